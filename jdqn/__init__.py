@@ -1,0 +1,43 @@
+"""jdqn: the DQN family as pure JAX functions. Environments, replay and learner are one compiled program.
+
+>>> env = jdqn.envs.make("CartPole-v1")
+>>> config, hyper = jdqn.preset("dqn", env.name)
+>>> trainer = jdqn.build(config, env)
+>>> state, metrics = jax.jit(lambda key: jdqn.train(trainer, key, hyper, 1000))(jax.random.key(0))
+"""
+
+from . import envs
+from .config import Config, ConfigError, Hyper, total_iterations
+from .envs import Env, Step
+from .evaluate import Evaluation, evaluate
+from .parallel import Population, over_agents
+from .presets import ALGORITHMS, build, preset
+from .trainer import Metrics, State, Trainer, run, train
+from .types import Atoms, Row, Sample
+from .version import __version__
+
+__all__ = [
+    "ALGORITHMS",
+    "Atoms",
+    "Config",
+    "ConfigError",
+    "Env",
+    "Evaluation",
+    "Hyper",
+    "Metrics",
+    "Population",
+    "Row",
+    "Sample",
+    "State",
+    "Step",
+    "Trainer",
+    "__version__",
+    "build",
+    "envs",
+    "evaluate",
+    "over_agents",
+    "preset",
+    "run",
+    "total_iterations",
+    "train",
+]

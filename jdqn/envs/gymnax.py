@@ -1,0 +1,80 @@
+"""gymnax environments, made to keep our rules. gymnax itself is imported only when one is made."""
+
+import difflib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..config import ConfigError
+from .base import Env, Step
+
+# Observations that hold only zeros and ones, so a bool says the same in a quarter of the bytes.
+BINARY = frozenset(f"{game}-MinAtar" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")) | {
+    "Catch-bsuite",
+    "DeepSea-bsuite",
+}
+
+
+def make(name: str, **overrides) -> Env:
+    """The gymnax environment `name`, with `overrides` of its parameters (say max_steps_in_episode).
+
+    A discrete observation becomes a one-hot vector, a binary image bool, an integer reward float32.
+
+    Raises:
+        ConfigError: unknown name or parameter, continuous actions, an observation that is not one
+            array, or data that cannot be downloaded.
+    """
+    import gymnax
+
+    if name not in gymnax.registered_envs:
+        near = difflib.get_close_matches(name, gymnax.registered_envs, 3, 0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(gymnax.registered_envs)}"
+        raise ConfigError(f"unknown environment {name}: {hint}")
+    try:
+        env, params = gymnax.make(name)
+    except OSError as error:
+        raise ConfigError(f"{name} needs data that could not be downloaded ({error})") from error
+    unknown = set(overrides) - set(params.__dataclass_fields__)
+    if unknown:
+        fields = ", ".join(params.__dataclass_fields__)
+        raise ConfigError(f"{name} has no parameter {', '.join(sorted(unknown))}: choose from {fields}")
+    return from_gymnax(env, params.replace(**overrides), name)
+
+
+def from_gymnax(env, params, name: str) -> Env:
+    """Adapt a gymnax environment object, a user's own included.
+
+    Raises:
+        ConfigError: continuous actions, or an observation that is not one array.
+    """
+    actions, observations = env.action_space(params), env.observation_space(params)
+    if not hasattr(actions, "n"):
+        raise ConfigError(f"{name} has continuous actions, and DQN needs a finite number of them")
+    if not hasattr(observations, "n") and not isinstance(getattr(observations, "shape", None), tuple):
+        kind = type(observations).__name__
+        raise ConfigError(f"{name} has a {kind} observation space, and a network here takes one array")
+
+    def encode(obs):
+        if hasattr(observations, "n"):
+            return jax.nn.one_hot(obs, observations.n, dtype=bool)
+        return jnp.asarray(obs).astype(bool) if name in BINARY else jnp.asarray(obs)
+
+    # gymnax mixes Python numbers into its states; a scan needs the dtypes of reset and step to agree.
+    shapes = jax.eval_shape(env.reset_env, jax.random.key(0), params)[1]
+
+    def strong(state):
+        return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, shapes)
+
+    def reset(key):
+        obs, state = env.reset_env(key, params)
+        return strong(state), encode(obs)
+
+    def step(key, state, action):
+        obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
+        truncated = env.is_truncated(state, params)
+        return strong(state), Step(
+            encode(obs), jnp.asarray(reward, jnp.float32), jnp.asarray(terminated, bool), jnp.asarray(truncated, bool)
+        )
+
+    return Env(reset, step, int(np.asarray(actions.n)), name)

@@ -1,0 +1,51 @@
+"""How many bytes a run wants, and how many there are."""
+
+import math
+from pathlib import Path
+
+import jax
+import psutil
+
+from ..config import ConfigError
+
+
+def tree_bytes(tree) -> int:
+    """Bytes of the arrays of a pytree, or of what `eval_shape` says of one."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def available_bytes() -> int:
+    """Free bytes of the first device: its own figure, or this machine's memory within its container's limit."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    free = psutil.virtual_memory().available
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    try:  # "max" where there is no limit
+        return min(free, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):
+        return free
+
+
+def human(size: int) -> str:
+    """1536 -> '1.5 KiB'."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def require(wanted: int, what: str) -> None:
+    """Refuse what cannot fit.
+
+    Raises:
+        ConfigError: naming both numbers.
+    """
+    free = available_bytes()
+    if wanted > free:
+        raise ConfigError(
+            f"{what} needs {wanted:,} bytes ({human(wanted)}) and {free:,} ({human(free)}) are free: "
+            "lower replay_size or the number of agents"
+        )

@@ -1,0 +1,233 @@
+"""One run from the first key to the last checkpoint: compile, train in chunks, report, stop when asked."""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..config import Config, Hyper, total_iterations
+from ..envs import Env
+from ..evaluate import evaluate
+from ..parallel import over_agents, zero_metrics
+from ..presets import build
+from ..trainer import Metrics, State
+from .checkpoint import Checkpoints
+from .folder import MetricsFile, RunFolder
+from .memory import require, tree_bytes
+
+LAUNCH_SECONDS = 1.0  # work handed to the device at a time: what Ctrl-C waits for
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that decides what a run computes. It is what config.json holds."""
+
+    env: str
+    algo: str
+    seed: int
+    seeds: int
+    reports: int
+    episodes: int
+    checkpoint_every: float
+    config: Config
+    hyper: Hyper
+
+    @property
+    def agent_seeds(self) -> np.ndarray:
+        return self.seed + np.arange(self.seeds)
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop, and it did, at a checkpoint."""
+
+    def __init__(self, signum: int):
+        self.signum = signum
+
+
+class Signals:
+    """Note the first SIGINT or SIGTERM; let a second one through."""
+
+    def __enter__(self) -> "Signals":
+        self.received: int | None = None
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, signum: int, frame) -> None:
+        self.received = signum
+        self._restore()
+
+    def _restore(self) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def __exit__(self, *exception) -> None:
+        self._restore()
+
+
+@dataclasses.dataclass
+class Progress:
+    """The clock, and what the host adds up beside the state. Saved with it."""
+
+    iteration: int
+    reports: int
+    env_steps: np.ndarray  # [S] int64
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"env_steps": self.env_steps.tolist()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Progress":
+        return cls(**content | {"env_steps": np.array(content["env_steps"], np.int64)})
+
+
+class Run:
+    """The compiled programs of a plan, and its training loop."""
+
+    def __init__(self, plan: Plan, env: Env):
+        self.plan, self.env = plan, env
+        self.trainer = build(plan.config, env)
+        self.population = over_agents(self.trainer)
+        self.total = total_iterations(plan.config)
+        warm_up = self.trainer.num_warm_up
+        # Reports end the warm-up, then come as evenly as whole iterations allow.
+        ends = np.linspace(warm_up, self.total, plan.reports + 1).round().astype(int)
+        self.report_ends = np.unique(ends[ends > 0])
+        self.keys = jax.vmap(jax.random.key)(jnp.asarray(plan.agent_seeds, jnp.uint32))
+        self.shapes = jax.eval_shape(lambda keys: self.population.start(keys, plan.hyper), self.keys)
+        self.compile_seconds = 0.0
+
+    @property
+    def replay_bytes(self) -> int:
+        return tree_bytes(self.shapes[0].replay)
+
+    @property
+    def parameters(self) -> int:
+        """Learnt numbers of one agent."""
+        return sum(x.size for x in jax.tree.leaves(self.shapes[0].learner.params)) // self.plan.seeds
+
+    def require_memory(self) -> None:
+        """Refuse what cannot fit, before anything is allocated."""
+        require(tree_bytes(self.shapes), f"training {self.plan.seeds} agent(s)")
+
+    def compile(self, fresh: bool) -> None:
+        """Compile what training needs; `fresh` if it starts at the beginning."""
+        began = time.perf_counter()
+        i = jax.ShapeDtypeStruct((), jnp.int32)
+        hyper = self.plan.hyper
+        advance = jax.jit(self.population.advance, donate_argnums=0)
+        self._advance = advance.lower(self.shapes[0], hyper, self.shapes[1], i, i).compile()
+        if fresh:
+            self._start = jax.jit(self.population.start).lower(self.keys, hyper).compile()
+        self.compile_seconds += time.perf_counter() - began
+
+    def begin(self) -> tuple[State, Metrics, Progress]:
+        """Fresh agents after their warm-up."""
+        began = time.perf_counter()
+        state, sums = jax.block_until_ready(self._start(self.keys, self.plan.hyper))
+        progress = Progress(self.trainer.num_warm_up, 0, np.zeros(self.plan.seeds, np.int64), 0.0)
+        progress.seconds = time.perf_counter() - began
+        return state, sums, progress
+
+    def train(
+        self, folder: RunFolder, checkpoints: Checkpoints, resume: bool, show: Callable[[Progress, dict], None]
+    ) -> tuple[State, Progress]:
+        """Train to the end, or until a signal.
+
+        Raises:
+            Interrupted: a signal came; a checkpoint of the moment is written.
+        """
+        plan = self.plan
+        if resume:
+            (state, sums), saved = checkpoints.restore(self.shapes)
+            progress = Progress.from_json(saved)
+        with Signals() as signals:
+            if not resume:
+                state, sums, progress = self.begin()
+            metrics = MetricsFile(folder.metrics, progress.reports, plan.seeds)
+            stride, due = 1, _CheckpointClock(plan.checkpoint_every, self.total)
+            if not resume and progress.iteration in self.report_ends:
+                sums = self._report(progress, sums, metrics, show)
+            while progress.iteration < self.total and signals.received is None:
+                began = time.perf_counter()
+                boundary = self.report_ends[np.searchsorted(self.report_ends, progress.iteration, side="right")]
+                stop = min(progress.iteration + stride, int(boundary))
+                state, sums = self._advance(state, plan.hyper, sums, np.int32(progress.iteration), np.int32(stop))
+                jax.block_until_ready(sums)
+                took = time.perf_counter() - began
+                stride = max(1, min(2 * stride, int((stop - progress.iteration) * LAUNCH_SECONDS / took)))
+                progress.seconds += took
+                progress.iteration = stop
+                if stop == boundary:
+                    sums = self._report(progress, sums, metrics, show)
+                if due(progress.iteration):
+                    metrics.sync()
+                    checkpoints.save(progress.iteration, (state, sums), progress.to_json())
+            metrics.sync()
+            metrics.close()
+            checkpoints.save(progress.iteration, (state, sums), progress.to_json())
+            if signals.received is not None:
+                raise Interrupted(signals.received)
+        return state, progress
+
+    def _report(self, progress: Progress, sums: Metrics, file: MetricsFile, show) -> Metrics:
+        """Write one row per agent; return sums of nothing."""
+        totals = jax.device_get(sums)
+        began = self.report_ends[progress.reports - 1] if progress.reports else 0
+        iterations = progress.iteration - began
+        progress.env_steps = progress.env_steps + totals.env_steps
+        progress.reports += 1
+        with np.errstate(invalid="ignore", divide="ignore"):
+            columns = {
+                "agent": np.arange(self.plan.seeds),
+                "seed": self.plan.agent_seeds,
+                "env_steps": progress.env_steps,
+                "updates": np.full(self.plan.seeds, self.updates(progress.iteration)),
+                "episodes": totals.episodes,
+                "return": totals.return_sum / totals.episodes,
+                "length": totals.length_sum / totals.episodes,
+                "loss": totals.learn.loss / iterations,
+                "q": totals.learn.q / iterations,
+                "grad_norm": totals.learn.grad_norm / iterations,
+                "epsilon": totals.epsilon / iterations,
+                "seconds": np.full(self.plan.seeds, round(progress.seconds, 3)),
+            }
+        file.report(columns)
+        show(progress, columns)
+        return zero_metrics(self.plan.seeds)
+
+    def updates(self, iteration: int) -> int:
+        """Gradient steps an agent has made by `iteration`."""
+        return max(0, iteration - self.trainer.num_warm_up) * self.trainer.updates
+
+    def evaluate(self, state: State) -> np.ndarray:
+        """Returns [S, episodes] of greedy episodes of every agent."""
+
+        def one(params, key):
+            return evaluate(self.env, self.trainer.policy, params, key, episodes=self.plan.episodes)
+
+        began = time.perf_counter()
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 1))(self.keys)
+        compiled = jax.jit(jax.vmap(one)).lower(state.learner.params, keys).compile()
+        self.compile_seconds += time.perf_counter() - began
+        return np.asarray(compiled(state.learner.params, keys).returns)
+
+
+class _CheckpointClock:
+    """Due at each tenth of the run, and `every` seconds after the last one."""
+
+    def __init__(self, every: float, total: int):
+        self.every, self.total = every, total
+        self.tenths, self.last = 0, time.monotonic()
+
+    def __call__(self, iteration: int) -> bool:
+        tenths = 10 * iteration // self.total
+        if tenths == self.tenths and time.monotonic() - self.last < self.every:
+            return False
+        self.tenths, self.last = tenths, time.monotonic()
+        return True

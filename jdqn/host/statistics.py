@@ -1,0 +1,23 @@
+"""The few numbers a run reports about itself."""
+
+import numpy as np
+
+
+def interval(values, confidence: float = 0.95, resamples: int = 10_000) -> list[float]:
+    """[low, high] of the mean of `values` [n] by the percentile bootstrap, always from the same resamples."""
+    values = np.asarray(values, np.float64)
+    draws = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
+    tail = 50 * (1 - confidence)
+    return [float(x) for x in np.percentile(values[draws].mean(1), [tail, 100 - tail])]
+
+
+def summary(returns) -> dict:
+    """Describe returns [agents, episodes]: the interval is over agents, or over episodes if there is one agent."""
+    returns = np.asarray(returns, np.float64)
+    per_agent = returns.mean(1)
+    return {
+        "episodes": returns.shape[1],
+        "mean": float(per_agent.mean()),
+        "ci95": interval(per_agent if len(per_agent) > 1 else returns[0]),
+        "per_agent": [float(x) for x in per_agent],
+    }

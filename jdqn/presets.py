@@ -1,0 +1,88 @@
+"""The family as data: one row per algorithm, tuned rows per environment, and how a row is built."""
+
+import dataclasses
+import difflib
+from typing import Any
+
+import jax
+
+from . import envs, exploration, heads, networks, replay, targets
+from .config import (
+    Config,
+    ConfigError,
+    Hyper,
+    replay_slots,
+    segment_length,
+    validate_config,
+    validate_hyper,
+    warm_up_iterations,
+)
+from .learner import make_learner
+from .trainer import Trainer, make_trainer
+
+# What each algorithm picks; what it does not name it shares with the others.
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    # One transition of memory, a table and plain gradient steps: Q(s,a) += rate * TD error (Watkins 1989).
+    "q_learning": dict(
+        network="tabular", optimizer="sgd", loss="squared", num_envs=1, batch_size=1, replay_size=2, warm_up_steps=0,
+        target_period=1, max_gradient_norm=1e6,
+    ),
+    "dqn": dict(),
+    "double": dict(double=True),
+    "dueling": dict(double=True, dueling=True),
+    "nstep": dict(n_step=3),
+}  # fmt: skip
+
+# Settings tuned for one environment, whichever the algorithm.
+ENVIRONMENTS: dict[str, dict[str, Any]] = {}
+
+
+def preset(algorithm: str = "dqn", environment: str = "", **overrides) -> tuple[Config, Hyper]:
+    """Settings of `algorithm` on `environment`: defaults, then the environment's row, the algorithm's, `overrides`.
+
+    Raises:
+        ConfigError: an unknown algorithm or field, or a value that cannot work.
+    """
+    if algorithm not in ALGORITHMS:
+        near = difflib.get_close_matches(algorithm, ALGORITHMS, 3, 0.4) or ALGORITHMS
+        raise ConfigError(f"unknown algorithm {algorithm}: choose {' or '.join(near)}")
+    row = ENVIRONMENTS.get(environment, {}) | ALGORITHMS[algorithm] | overrides
+    static = {field.name for field in dataclasses.fields(Config)}
+    for field in row.keys() - static - set(Hyper._fields):
+        near = difflib.get_close_matches(field, [*static, *Hyper._fields], 3, 0.4)
+        raise ConfigError(f"unknown setting {field}" + (f": did you mean {' or '.join(near)}?" if near else ""))
+    config = Config(**{k: v for k, v in row.items() if k in static})
+    hyper = Hyper(**{k: v for k, v in row.items() if k in Hyper._fields})
+    validate_config(config)
+    validate_hyper(hyper)
+    return config, hyper
+
+
+def build(config: Config, env: envs.Env) -> Trainer:
+    """Make the parts that `config` names and join them.
+
+    Raises:
+        ConfigError: settings that cannot work, or that do not suit the environment's observations.
+    """
+    validate_config(config)
+    obs = jax.eval_shape(env.reset, jax.random.key(0))[1]
+    head = heads.scalar(config.loss)
+    network = networks.q_network(
+        config.network,
+        obs.shape,
+        env.num_actions,
+        head,
+        hidden_sizes=config.hidden_sizes,
+        dueling=config.dueling,
+        layer_norm=config.layer_norm,
+    )
+    memory = replay.uniform(replay_slots(config), config.rollout_length, config.batch_size, segment_length(config))
+    learner = make_learner(
+        network, head, targets.greedy(config.double), n=config.n_step, target_period=config.target_period,
+        optimizer=config.optimizer,
+    )  # fmt: skip
+    return make_trainer(
+        envs.vectorise(env, config.num_envs), networks.make_policy(network, head), exploration.epsilon_greedy(),
+        memory, learner, rollout_length=config.rollout_length, updates=config.updates,
+        num_warm_up=warm_up_iterations(config),
+    )  # fmt: skip

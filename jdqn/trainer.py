@@ -1,0 +1,179 @@
+"""The whole algorithm: act, remember, learn. Read this first.
+
+One iteration steps E environments T times, stores the rows, then makes `updates` gradient steps.
+Every algorithm of the family is this loop with other parts: an environment, a network, a value head,
+a target rule and a replay. Nothing here knows which.
+
+There is one clock: the iteration number i, which comes from `scan`. Ring position, epsilon, learning
+rate, target period and random keys all derive from it, and State holds no counter.
+"""
+
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from .config import Hyper
+from .envs import VectorEnv
+from .exploration import Exploration
+from .learner import Learner, LearnerState, LearnMetrics
+from .networks import Policy
+from .replay import Replay
+from .types import Array, Key, PyTree, Row
+
+
+class Actor(NamedTuple):
+    """Where the environments stand."""
+
+    env_state: PyTree  # [E, ...]
+    obs: Array  # [E, *obs]
+    last: Array  # [E] bool, obs is final: the next tick resets
+    carry: PyTree  # [E, *hidden] recurrent state before obs
+    memory: PyTree  # [E, ...] what the exploration rule remembers
+    episode_return: Array  # [E] of the running episode
+    episode_length: Array  # [E] int32
+
+
+class State(NamedTuple):
+    """Everything that changes while an agent trains. A checkpoint is this and the clock."""
+
+    key: Key  # never changes: iteration i uses fold_in(key, i)
+    actor: Actor
+    learner: LearnerState
+    replay: PyTree
+
+
+class Metrics(NamedTuple):
+    """What one iteration did. Sums, so that any number of iterations can be added up."""
+
+    env_steps: Array  # [] int32, real transitions: a tick that resets is none
+    episodes: Array  # [] int32, episodes that ended
+    return_sum: Array  # [] over those
+    length_sum: Array  # [] int32, over those
+    epsilon: Array  # [] mean over environments
+    learn: LearnMetrics  # [] means over the updates; nan in warm-up
+
+
+class InitFn(Protocol):
+    def __call__(self, key: Key, hyper: Hyper) -> State:
+        """Return a fresh agent."""
+        ...
+
+
+class StepFn(Protocol):
+    def __call__(self, state: State, hyper: Hyper, i: Array) -> tuple[State, Metrics]:
+        """Return (state, metrics) after iteration i."""
+        ...
+
+
+class Trainer(NamedTuple):
+    """Pure functions of one agent: `vmap` them over keys and Hyper for many."""
+
+    init: InitFn
+    warm_up: StepFn  # act at random, remember: iterations before num_warm_up
+    step: StepFn  # act, remember, learn: iterations from num_warm_up on
+    num_warm_up: int
+    policy: Policy
+    ticks: int  # environment ticks in one iteration, E x T
+    updates: int  # gradient steps in one iteration from num_warm_up on
+
+
+def make_trainer(
+    env: VectorEnv,
+    policy: Policy,
+    exploration: Exploration,
+    replay: Replay,
+    learner: Learner,
+    *,
+    rollout_length: int,
+    updates: int,
+    num_warm_up: int,
+) -> Trainer:
+    """Join the parts. Units: `rollout_length` ticks per environment, `updates` gradient steps, iterations."""
+    num_envs = env.num_envs
+    ticks = num_envs * rollout_length
+
+    def collect(key, actor, params, epsilon):
+        """Act for one rollout: (actor, rows [T, E, ...], ended [T, E], returns [T, E], lengths [T, E])."""
+
+        def tick(actor, key):
+            k_network, k_select, k_env = jax.random.split(key, 3)
+            no_reset = jnp.zeros(num_envs, bool)  # the carry is cleared below, on leaving a last row
+            values, carry = policy.values(params, k_network, actor.obs, actor.carry, no_reset)
+            action, memory = exploration.select(k_select, actor.memory, values, actor.last, epsilon)
+            env_state, after = env.step(k_env, actor.env_state, actor.last, action)
+            row = Row(actor.obs, action, after.reward, after.terminated, actor.last, actor.carry)
+            carry = jax.tree.map(lambda c: jnp.where(jnp.expand_dims(actor.last, range(1, c.ndim)), 0, c), carry)
+            total = actor.episode_return + after.reward
+            length = actor.episode_length + ~actor.last
+            actor = Actor(
+                env_state, after.obs, after.last, carry, memory,
+                jnp.where(after.last, 0, total), jnp.where(after.last, 0, length),
+            )  # fmt: skip
+            return actor, (row, after.last, total, length)
+
+        actor, (rows, ended, returns, lengths) = jax.lax.scan(tick, actor, jax.random.split(key, rollout_length))
+        return actor, rows, (ended, returns, lengths)
+
+    def act_and_remember(state, hyper, i, key, epsilon):
+        actor, rows, (ended, returns, lengths) = collect(key, state.actor, state.learner.params, epsilon)
+        state = state._replace(actor=actor, replay=replay.add(state.replay, rows, i, hyper))
+        nothing = LearnMetrics(*(jnp.nan,) * 3)
+        return state, Metrics(
+            (~rows.last).sum(), ended.sum(), (ended * returns).sum(), (ended * lengths).sum(), epsilon.mean(), nothing
+        )
+
+    def init(key, hyper):
+        k_env, k_network, k_memory, k_run = jax.random.split(key, 4)
+        env_state, obs = env.reset(k_env)
+        learning = learner.init(k_network, obs[0], hyper)
+        none = jnp.zeros(num_envs, bool)
+        actor = Actor(
+            env_state, obs, none, policy.carry(num_envs), exploration.init(k_memory, num_envs),
+            jnp.zeros(num_envs), jnp.zeros(num_envs, jnp.int32),
+        )  # fmt: skip
+        rows = jax.eval_shape(lambda: collect(k_env, actor, learning.params, jnp.ones(num_envs))[1])
+        row = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), rows)
+        return State(k_run, actor, learning, replay.init(row))
+
+    def warm_up(state, hyper, i):
+        key = jax.random.fold_in(state.key, i)
+        return act_and_remember(state, hyper, i, key, jnp.ones(num_envs))
+
+    def step(state, hyper, i):
+        k_act, k_learn = jax.random.split(jax.random.fold_in(state.key, i))
+        elapsed = i * float(ticks)
+        state, metrics = act_and_remember(state, hyper, i, k_act, exploration.epsilon(elapsed, num_envs, hyper))
+
+        def learn(u, carry):
+            learning, memory, sums = carry
+            k_sample, k_loss = jax.random.split(jax.random.fold_in(k_learn, u))
+            sample = replay.sample(k_sample, memory, i + 1, hyper)
+            count = (i - num_warm_up) * updates + u + 1
+            learning, error, metrics = learner.update(k_loss, learning, sample, count, elapsed, hyper)
+            memory = replay.update(memory, sample.index, error, hyper)
+            return learning, memory, jax.tree.map(jnp.add, sums, metrics)
+
+        # i is never negative, which XLA does not know: a loop of one round would be unrolled, and its
+        # sampling fused with the write above, at the price of a copy of the whole replay.
+        rounds = updates + (i < 0)
+        nothing = LearnMetrics(*(jnp.zeros(()),) * 3)
+        learning, memory, sums = jax.lax.fori_loop(0, rounds, learn, (state.learner, state.replay, nothing))
+        learnt = jax.tree.map(lambda x: x / updates, sums)
+        return state._replace(learner=learning, replay=memory), metrics._replace(learn=learnt)
+
+    return Trainer(init, warm_up, step, num_warm_up, policy, ticks, updates)
+
+
+def run(trainer: Trainer, state: State, hyper: Hyper, start: Array | int, iterations: int) -> tuple[State, Metrics]:
+    """Iterations start .. start + iterations - 1, all of them past warm-up. Metrics [iterations]."""
+    return jax.lax.scan(lambda s, i: trainer.step(s, hyper, i), state, start + jnp.arange(iterations))
+
+
+def train(trainer: Trainer, key: Key, hyper: Hyper, iterations: int) -> tuple[State, Metrics]:
+    """A fresh agent after `iterations` iterations, warm-up included. Metrics [iterations]."""
+    state = trainer.init(key, hyper)
+    warm = jnp.arange(trainer.num_warm_up)
+    state, first = jax.lax.scan(lambda s, i: trainer.warm_up(s, hyper, i), state, warm)
+    state, rest = run(trainer, state, hyper, trainer.num_warm_up, iterations - trainer.num_warm_up)
+    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, rest)
