@@ -25,6 +25,11 @@ class LearnMetrics(NamedTuple):
     q: Array  # [] mean target, in units of return
     grad_norm: Array  # [] global norm before clipping
 
+    @classmethod
+    def full(cls, value: float) -> "LearnMetrics":
+        """Every field `value`."""
+        return cls(*(jnp.full((), value) for _ in cls._fields))
+
 
 class InitFn(Protocol):
     def __call__(self, key: Key, obs: Array, hyper: Hyper) -> LearnerState:

@@ -33,8 +33,8 @@ class SampleFn(Protocol):
 
 
 class UpdateFn(Protocol):
-    def __call__(self, state: PyTree, index: Array, error: Array, hyper: Hyper) -> PyTree:
-        """Tell the replay the errors [B] of the segments `index` [B] it gave."""
+    def __call__(self, state: PyTree, indices: Array, error: Array, hyper: Hyper) -> PyTree:
+        """Tell the replay the errors [B] of the segments `indices` [B] it gave."""
         ...
 
 
@@ -97,7 +97,7 @@ def uniform(slots: int, rollout_length: int, batch_size: int, segment_length: in
         rows = jax.tree.map(lambda d: d[row, env], state)
         return Sample(rows, row[0] * num_envs + env, jnp.ones(batch_size))
 
-    def update(state, index, error, hyper):
+    def update(state, indices, error, hyper):
         return state
 
     return Replay(init, add, sample, update)

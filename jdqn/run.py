@@ -250,9 +250,8 @@ def conclude(console: Console, result: dict, steps: int, folder: RunFolder, spli
         if found := result[place]:
             low, high = found["ci95"]
             name = "greedy" if place == "evaluation" else "greedy in Gymnasium"
-            console.print(
-                f"{name}: {found['mean']:.2f} (95 % {low:.2f} to {high:.2f}) over {found['episodes']} episodes per agent"
-            )
+            interval = f"95 % {low:.2f} to {high:.2f}"
+            console.print(f"{name}: {found['mean']:.2f} ({interval}) over {found['episodes']} episodes per agent")
     console.print(f"{steps:,} steps, {result['env_steps_per_second']:,.0f} steps/s")
     console.print(", ".join(f"{name} {seconds:.1f} s" for name, seconds in split.items()))
     console.print(f"results in {folder.path}")

@@ -118,7 +118,7 @@ def make_trainer(
     def act_and_remember(state, hyper, i, key, epsilon):
         actor, rows, (ended, returns, lengths) = collect(key, state.actor, state.learner.params, epsilon)
         state = state._replace(actor=actor, replay=replay.add(state.replay, rows, i, hyper))
-        nothing = LearnMetrics(*(jnp.nan,) * 3)
+        nothing = LearnMetrics.full(jnp.nan)
         return state, Metrics(
             (~rows.last).sum(), ended.sum(), (ended * returns).sum(), (ended * lengths).sum(), epsilon.mean(), nothing
         )
@@ -151,13 +151,13 @@ def make_trainer(
             sample = replay.sample(k_sample, memory, i + 1, hyper)
             count = (i - num_warm_up) * updates + u + 1
             learning, error, metrics = learner.update(k_loss, learning, sample, count, elapsed, hyper)
-            memory = replay.update(memory, sample.index, error, hyper)
+            memory = replay.update(memory, sample.indices, error, hyper)
             return learning, memory, jax.tree.map(jnp.add, sums, metrics)
 
         # i is never negative, which XLA does not know: a loop of one round would be unrolled, and its
         # sampling fused with the write above, at the price of a copy of the whole replay.
         rounds = updates + (i < 0)
-        nothing = LearnMetrics(*(jnp.zeros(()),) * 3)
+        nothing = LearnMetrics.full(0.0)
         learning, memory, sums = jax.lax.fori_loop(0, rounds, learn, (state.learner, state.replay, nothing))
         learnt = jax.tree.map(lambda x: x / updates, sums)
         return state._replace(learner=learning, replay=memory), metrics._replace(learn=learnt)

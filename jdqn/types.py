@@ -33,7 +33,7 @@ class Sample(NamedTuple):
     """A batch of segments drawn from replay."""
 
     rows: Row  # [L, B, ...] consecutive in time
-    index: Array  # [B] int32, where each came from, to send priorities back
+    indices: Array  # [B] int32, where each came from, to send priorities back
     weight: Array  # [B] importance-sampling weight, 1 where sampling is uniform
 
 

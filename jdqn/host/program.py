@@ -1,5 +1,6 @@
 """One run from the first key to the last checkpoint: compile, train in chunks, report, stop when asked."""
 
+import concurrent.futures
 import dataclasses
 import signal
 import time
@@ -116,14 +117,28 @@ class Run:
         require(tree_bytes(self.shapes), f"training {self.plan.seeds} agent(s)")
 
     def compile(self, fresh: bool) -> None:
-        """Compile what training needs; `fresh` if it starts at the beginning."""
+        """Compile side by side; `fresh` if the run starts at the beginning. Nobody waits for evaluation here."""
         began = time.perf_counter()
+        hyper, (state, sums) = self.plan.hyper, self.shapes
         i = jax.ShapeDtypeStruct((), jnp.int32)
-        hyper = self.plan.hyper
-        advance = jax.jit(self.population.advance, donate_argnums=0)
-        self._advance = advance.lower(self.shapes[0], hyper, self.shapes[1], i, i).compile()
+
+        def evaluate_one(params, key):
+            return evaluate(self.env, self.trainer.policy, params, key, episodes=self.plan.episodes)
+
+        pool = concurrent.futures.ThreadPoolExecutor(3)
+        jobs = [
+            pool.submit(
+                lambda: jax.jit(self.population.advance, donate_argnums=0).lower(state, hyper, sums, i, i).compile()
+            )
+        ]
         if fresh:
-            self._start = jax.jit(self.population.start).lower(self.keys, hyper).compile()
+            jobs.append(pool.submit(lambda: jax.jit(self.population.start).lower(self.keys, hyper).compile()))
+        self._evaluate = pool.submit(
+            lambda: jax.jit(jax.vmap(evaluate_one)).lower(state.learner.params, self.keys).compile()
+        )
+        pool.shutdown(wait=False)
+        self._advance, *rest = [job.result() for job in jobs]
+        self._start = rest[0] if rest else None
         self.compile_seconds += time.perf_counter() - began
 
     def begin(self) -> tuple[State, Metrics, Progress]:
@@ -208,13 +223,10 @@ class Run:
     def evaluate(self, state: State) -> np.ndarray:
         """Returns [S, episodes] of greedy episodes of every agent."""
 
-        def one(params, key):
-            return evaluate(self.env, self.trainer.policy, params, key, episodes=self.plan.episodes)
-
         began = time.perf_counter()
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 1))(self.keys)
-        compiled = jax.jit(jax.vmap(one)).lower(state.learner.params, keys).compile()
+        compiled = self._evaluate.result()
         self.compile_seconds += time.perf_counter() - began
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 1))(self.keys)
         return np.asarray(compiled(state.learner.params, keys).returns)
 
 

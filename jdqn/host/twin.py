@@ -26,7 +26,8 @@ def play(name: str, policy: Policy, params: PyTree, seed: int, episodes: int = 1
 
     agents = jax.tree.leaves(params)[0].shape[0]
     envs = [gymnasium.make(TWINS[name], disable_env_checker=True) for _ in range(agents * episodes)]
-    encode = _one_hot(envs[0].observation_space.n) if name == "FrozenLake-misc" else np.float32
+    space = envs[0].observation_space
+    encode = _one_hot(int(space.n)) if isinstance(space, gymnasium.spaces.Discrete) else np.float32
 
     @jax.jit
     def act(params, key, obs, hidden):
