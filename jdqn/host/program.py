@@ -138,7 +138,8 @@ class Run:
         )
         pool.shutdown(wait=False)
         self._advance, *rest = [job.result() for job in jobs]
-        self._start = rest[0] if rest else None
+        if rest:
+            self._start = rest[0]
         self.compile_seconds += time.perf_counter() - began
 
     def begin(self) -> tuple[State, Metrics, Progress]:
