@@ -111,17 +111,17 @@ def dueling(value, advantage):
     """Dueling aggregation (Wang et al. 2016, equation 9): V + A - mean A, value [..., 1], advantage [..., A]."""
     value = np.asarray(value, dtype=np.float64)
     advantage = np.asarray(advantage, dtype=np.float64)
-    if value.shape != advantage.shape[:-1] + (1,):
+    if value.shape != (*advantage.shape[:-1], 1):
         raise ValueError("value must be [..., 1] where advantage is [..., A]")
     actions = advantage.shape[-1]
     result = np.zeros(advantage.shape, dtype=np.float64)
     for index in np.ndindex(advantage.shape[:-1]):
         total = 0.0
         for action in range(actions):
-            total = total + float(advantage[index + (action,)])
+            total = total + float(advantage[(*index, action)])
         mean = total / actions
         for action in range(actions):
-            result[index + (action,)] = float(value[index + (0,)]) + float(advantage[index + (action,)]) - mean
+            result[(*index, action)] = float(value[(*index, 0)]) + float(advantage[(*index, action)]) - mean
     return result
 
 
