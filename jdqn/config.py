@@ -71,7 +71,7 @@ class Hyper(NamedTuple):
     learning_rate_final_fraction: float = 1.0
     """The learning rate falls linearly to this fraction of itself."""
     learning_rate_steps: float = 500_000.0
-    """Environment ticks over which the learning rate falls."""
+    """Environment ticks over which the learning rate falls; a preset takes the length of the run."""
     adam_epsilon: float = 1e-8
     """Term that Adam adds to the root of its second moment."""
     max_gradient_norm: float = 10.0

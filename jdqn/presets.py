@@ -38,7 +38,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "CartPole-v1": dict(
         total_steps=100_000, num_envs=8, rollout_length=2, updates=2, batch_size=64, replay_size=8_000, n_step=6,
         hidden_sizes=(64, 64), target_period=10, learning_rate=1e-3, learning_rate_final_fraction=0.0,
-        learning_rate_steps=100_000.0, epsilon_end=0.1, epsilon_steps=16_000.0,
+        epsilon_end=0.1, epsilon_steps=16_000.0,
     ),
 }  # fmt: skip
 
@@ -58,7 +58,8 @@ def preset(algorithm: str = "dqn", environment: str = "", **overrides) -> tuple[
         near = difflib.get_close_matches(field, [*static, *Hyper._fields], 3, 0.4)
         raise ConfigError(f"unknown setting {field}" + (f": did you mean {' or '.join(near)}?" if near else ""))
     config = Config(**{k: v for k, v in row.items() if k in static})
-    hyper = Hyper(**{k: v for k, v in row.items() if k in Hyper._fields})
+    length = {"learning_rate_steps": float(config.total_steps)}
+    hyper = Hyper(**length | {k: v for k, v in row.items() if k in Hyper._fields})
     validate_config(config)
     validate_hyper(hyper)
     return config, hyper

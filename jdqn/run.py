@@ -60,12 +60,14 @@ class Options:
 
 
 def parse(arguments: list[str]) -> Options:
-    """Read the command line; --env and --algo come first, for they decide the other defaults."""
+    """Read the command line; --env, --algo and --total-steps come first, for they decide other defaults."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--env", default=Options.env)
     first.add_argument("--algo", default=Options.algo)
+    first.add_argument("--total-steps", "--total_steps")
     known, _ = first.parse_known_args(arguments)
-    config, hyper = preset(known.algo, known.env)
+    steps = known.total_steps or ""
+    config, hyper = preset(known.algo, known.env, **{"total_steps": int(steps)} if steps.isdigit() else {})
     return tyro.cli(
         Options,
         args=arguments,

@@ -96,8 +96,8 @@ def make_trainer(
     def collect(key, actor, params, epsilon):
         """Act for one rollout: (actor, rows [T, E, ...], ended [T, E], returns [T, E], lengths [T, E])."""
 
-        def tick(actor, key):
-            k_network, k_select, k_env = jax.random.split(key, 3)
+        def tick(actor, t):
+            k_network, k_select, k_env = jax.random.split(jax.random.fold_in(key, t), 3)
             no_reset = jnp.zeros(num_envs, bool)  # the carry is cleared below, on leaving a last row
             values, carry = policy.values(params, k_network, actor.obs, actor.carry, no_reset)
             action, memory = exploration.select(k_select, actor.memory, values, actor.last, epsilon)
@@ -112,7 +112,7 @@ def make_trainer(
             )  # fmt: skip
             return actor, (row, after.last, total, length)
 
-        actor, (rows, ended, returns, lengths) = jax.lax.scan(tick, actor, jax.random.split(key, rollout_length))
+        actor, (rows, ended, returns, lengths) = jax.lax.scan(tick, actor, jnp.arange(rollout_length))
         return actor, rows, (ended, returns, lengths)
 
     def act_and_remember(state, hyper, i, key, epsilon):
@@ -132,7 +132,7 @@ def make_trainer(
             env_state, obs, none, policy.carry(num_envs), exploration.init(k_memory, num_envs),
             jnp.zeros(num_envs), jnp.zeros(num_envs, jnp.int32),
         )  # fmt: skip
-        rows = jax.eval_shape(lambda: collect(k_env, actor, learning.params, jnp.ones(num_envs))[1])
+        rows = jax.eval_shape(lambda *x: collect(*x)[1], k_run, actor, learning.params, jnp.ones(num_envs))
         row = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), rows)
         return State(k_run, actor, learning, replay.init(row))
 
