@@ -119,7 +119,7 @@ def make_learner(
             lambda: optax.incremental_update(params, state.target_params, hyper.target_update_rate),
             lambda: state.target_params,
         )
-        metrics = LearnMetrics(loss, q, optax.global_norm(grads))
+        metrics = LearnMetrics(loss, q, optax.tree.norm(grads))
         return LearnerState(params, target_params, optimizer_state), error, metrics
 
     return Learner(init, update)

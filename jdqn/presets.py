@@ -25,7 +25,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     # One transition of memory, a table and plain gradient steps: Q(s,a) += rate * TD error (Watkins 1989).
     "q_learning": dict(
         network="tabular", optimizer="sgd", loss="squared", num_envs=1, batch_size=1, replay_size=2, warm_up_steps=0,
-        target_period=1, max_gradient_norm=1e6,
+        target_period=1, max_gradient_norm=1e6, learning_rate=0.1, learning_rate_final_fraction=0.0,
+        epsilon_end=0.5, epsilon_steps=200_000.0,
     ),
     "dqn": dict(),
     "double": dict(double=True),
@@ -40,6 +41,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
         hidden_sizes=(64, 64), target_period=10, learning_rate=1e-3, learning_rate_final_fraction=0.0,
         epsilon_end=0.1, epsilon_steps=16_000.0,
     ),
+    "FrozenLake-misc": dict(total_steps=200_000),
 }  # fmt: skip
 
 

@@ -1,5 +1,11 @@
 """Every test runs with JAX's key-reuse checker on: a random key that is used twice is an error."""
 
+import warnings
+
 import jax
+
+with warnings.catch_warnings():  # its dependencies touch deprecated parts of jax; our own warnings stay errors
+    warnings.simplefilter("ignore")
+    import rlax  # noqa: F401
 
 jax.config.update("jax_debug_key_reuse", True)

@@ -1,9 +1,11 @@
 """n-step returns and greedy targets against slow loops written from the definitions."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+import rlax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,3 +44,48 @@ def test_greedy_equals_the_loop(double):
     ours = targets.greedy(double)(heads.scalar(), None, outputs, None, returns).mean()
     theirs = oracles.greedy_targets(oracles.n_step_returns(reward, terminated, last, 0.9, 3), online, target, double)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def transitions(seed, size=200, actions=4):
+    """Single transitions, some of them terminal, as one-step returns of two rows."""
+    rng = np.random.default_rng(seed)
+    terminated = np.zeros((2, size), bool)
+    terminated[0] = rng.random(size) < 0.3
+    last = np.zeros((2, size), bool)
+    last[1] = terminated[0] | (rng.random(size) < 0.2)  # some are time limits
+    reward = rng.normal(size=(2, size)).astype(np.float32)
+    now, online, target = rng.normal(size=(3, size, actions)).astype(np.float32)
+    action = rng.integers(0, actions, size)
+    return reward, terminated, last, action, now, online, target
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_td_errors_equal_rlax(double):
+    reward, terminated, last, action, now, online, target = transitions(0)
+    returns = targets.n_step(*map(jnp.asarray, (reward, terminated, last)), 0.97, 1)
+    outputs = targets.Outputs(None, None, jnp.asarray(online)[None, ..., None], jnp.asarray(target)[None, ..., None])
+    goal = targets.greedy(double)(heads.scalar(), None, outputs, None, returns)
+    loss, error = heads.scalar("huber").loss(jnp.asarray(now)[None, ..., None], jnp.asarray(action)[None], goal)
+    discount = 0.97 * ~terminated[0]
+    if double:
+        theirs = jax.vmap(rlax.double_q_learning)(now, action, reward[0], discount, target, online)
+    else:
+        theirs = jax.vmap(rlax.q_learning)(now, action, reward[0], discount, target)
+    np.testing.assert_allclose(error[0], np.abs(theirs), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(loss[0], rlax.huber_loss(theirs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_n_step_equals_rlax(n):
+    """Inside one episode, terminated or not; rlax shortens windows at the end of its sequence as well."""
+    rng = np.random.default_rng(n)
+    length = 12
+    reward, values = rng.normal(size=(2, length + n)).astype(np.float32)
+    terminated = np.zeros((length + n, 1), bool)
+    last = np.zeros((length + n, 1), bool)
+    terminated[7], last[8] = True, True
+    ours = targets.n_step(jnp.asarray(reward)[:, None], jnp.asarray(terminated), jnp.asarray(last), 0.9, n)
+    goal = ours.reward[:, 0] + ours.discount[:, 0] * values[np.asarray(ours.bootstrap)[:, 0]]
+    discounts = 0.9 * ~terminated[:8, 0]
+    theirs = rlax.n_step_bootstrapped_returns(reward[:8], jnp.asarray(discounts, jnp.float32), values[1:9], n)
+    np.testing.assert_allclose(goal[:8], theirs, rtol=1e-5, atol=1e-5)

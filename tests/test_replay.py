@@ -1,0 +1,149 @@
+"""The replay, with stamped rows: every row says which environment, tick and episode it came from."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jdqn
+from jdqn import parallel, replay, targets
+from jdqn.types import Row
+
+
+def stamped(rng, ticks, envs, end_share=0.3):
+    """Rows [ticks, envs] whose obs is (environment, tick, episode); episodes end at random."""
+    last = np.zeros((ticks, envs), bool)
+    terminated = np.zeros((ticks, envs), bool)
+    for t in range(1, ticks):
+        last[t] = (rng.random(envs) < end_share) & ~last[t - 1]
+        terminated[t - 1] = last[t] & (rng.random(envs) < 0.5)
+    episode = np.cumsum(np.vstack([np.zeros((1, envs), bool), last[:-1]]), 0)
+    env, tick = np.meshgrid(np.arange(envs), np.arange(ticks))
+    obs = np.stack([env, tick, episode], -1).astype(np.int32)
+    reward = np.where(last, 0, rng.normal(size=(ticks, envs))).astype(np.float32)
+    return Row(obs, tick.astype(np.int32), reward, terminated, last, ())
+
+
+def filled(memory, rows, rollout_length, rollouts):
+    """`memory` after the first `rollouts` rollouts of `rows`."""
+    state = memory.init(jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), rows))
+    for k in range(rollouts):
+        part = jax.tree.map(lambda x, k=k: jnp.asarray(x[k * rollout_length : (k + 1) * rollout_length]), rows)
+        state = memory.add(state, part, k, None)
+    return state
+
+
+shapes = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(1, 6), st.integers(1, 16))
+
+
+@settings(deadline=None, max_examples=40)
+@given(shapes, st.integers(0, 2**31 - 1))
+def test_segments_are_what_was_stored(shape, seed):
+    """Segments are consecutive rows of one environment that are still held, whatever wrapped around."""
+    slots, rollout_length, envs, length, rollouts = shape
+    capacity = slots * rollout_length
+    length = min(length, capacity, rollouts * rollout_length)
+    rng = np.random.default_rng(seed)
+    rows = stamped(rng, rollouts * rollout_length, envs)
+    memory = replay.uniform(slots, rollout_length, 64, length)
+    state = filled(memory, rows, rollout_length, rollouts)
+    sample = jax.tree.map(np.asarray, memory.sample(jax.random.key(seed), state, rollouts, None))
+
+    env, tick = sample.rows.obs[..., 0], sample.rows.obs[..., 1]
+    starts = set(oracles.uniform_segments(rollouts * rollout_length, capacity, length))
+    assert set(tick[0]) <= starts
+    assert (env == env[0]).all()
+    assert (tick == tick[0] + np.arange(length)[:, None]).all()
+    for name in ("obs", "action", "reward", "terminated", "last"):  # every field comes from that very row
+        np.testing.assert_array_equal(getattr(sample.rows, name), getattr(rows, name)[tick, env], err_msg=name)
+    assert (sample.weight == 1).all()
+
+
+@pytest.mark.parametrize("rollouts", [3, 5, 23])
+@pytest.mark.parametrize("rollout_length", [1, 3])
+def test_every_start_is_equally_likely(rollouts, rollout_length):
+    slots, envs, length, draws = 7, 3, 3, 40_000
+    rows = stamped(np.random.default_rng(0), rollouts * rollout_length, envs)
+    memory = replay.uniform(slots, rollout_length, draws, length)
+    state = filled(memory, rows, rollout_length, rollouts)
+    sample = memory.sample(jax.random.key(1), state, rollouts, None)
+    found, counts = np.unique(np.asarray(sample.rows.obs[0, :, :2]), axis=0, return_counts=True)
+    starts = oracles.uniform_segments(rollouts * rollout_length, slots * rollout_length, length)
+    assert {tuple(x) for x in found} == {(e, s) for e in range(envs) for s in starts}
+    expected = draws / len(counts)
+    chi_square, freedom = ((counts - expected) ** 2 / expected).sum(), len(counts) - 1
+    assert chi_square < freedom + 4 * math.sqrt(2 * freedom) + 4
+    assert len(np.unique(np.asarray(sample.indices))) == len(counts)  # an index names one segment
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("rollout_length", [1, 2, 5])
+def test_no_return_joins_two_episodes(n, rollout_length):
+    """Rewards and the bootstrap row of a sampled transition come from its own episode, in order."""
+    slots, envs, rollouts = 6, 4, 29
+    rows = stamped(np.random.default_rng(n), rollouts * rollout_length, envs)
+    memory = replay.uniform(max(slots, n + 1), rollout_length, 512, n + 1)
+    state = filled(memory, rows, rollout_length, rollouts)
+    sample = memory.sample(jax.random.key(n), state, rollouts, None).rows
+    returns = targets.n_step(sample.reward, sample.terminated, sample.last, 0.9, n)
+    reward, bootstrap, valid = (np.asarray(x)[0] for x in (returns.reward, returns.bootstrap, returns.valid))
+    obs = np.asarray(sample.obs)
+    assert valid.any()
+    assert not valid.all()
+    for b in np.flatnonzero(valid):
+        env, tick, episode = obs[0, b]
+        successor = obs[bootstrap[b], b]
+        assert successor[0] == env
+        assert successor[2] == episode
+        steps = successor[1] - tick
+        assert 1 <= steps <= n
+        assert steps == n or rows.last[successor[1], env]
+        truth = sum(0.9**k * rows.reward[tick + k, env] for k in range(steps))
+        np.testing.assert_allclose(reward[b], truth, rtol=1e-5, atol=1e-6)
+
+
+def test_each_observation_is_stored_once():
+    """Bytes of replay: rows x (obs + action + reward + two flags), no successor, on every environment's row."""
+    for name, bytes_of_obs in {"CartPole-v1": 16, "Breakout-MinAtar": 400, "FourRooms-misc": 16}.items():
+        env = jdqn.envs.make(name)
+        config, hyper = jdqn.preset("dqn", "", replay_size=4_096, num_envs=8, rollout_length=4)
+        state = jax.eval_shape(functools.partial(jdqn.build(config, env).init, hyper=hyper), jax.random.key(0))
+        obs = jax.eval_shape(env.reset, jax.random.key(0))[1]
+        assert bytes_of_obs == obs.size * obs.dtype.itemsize
+        stored = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
+        assert stored == 4_096 * (bytes_of_obs + 4 + 4 + 1 + 1)
+
+
+@pytest.mark.parametrize("agents", [1, 3])
+@pytest.mark.parametrize("updates", [1, 2])
+def test_the_compiled_program_never_copies_the_replay(agents, updates):
+    """The ring is written in place: the program's scratch memory does not grow with it, also under vmap."""
+    env = jdqn.envs.make("CartPole-v1")
+    config, hyper = jdqn.preset("dqn", "", replay_size=2**20, num_envs=4, updates=updates, hidden_sizes=(16,))
+    population = parallel.over_agents(jdqn.build(config, env))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), agents))
+    state, sums = jax.eval_shape(lambda k: population.start(k, hyper), keys)
+    i = jax.ShapeDtypeStruct((), jnp.int32)
+    program = jax.jit(population.advance, donate_argnums=0).lower(state, hyper, sums, i, i).compile()
+    replay_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
+    assert replay_bytes == agents * 2**20 * 26
+    assert program.memory_analysis().temp_size_in_bytes < 0.02 * replay_bytes
+
+
+def test_a_batched_write_equals_one_write_per_agent():
+    rng = np.random.default_rng(0)
+    buffers = jnp.asarray(rng.normal(size=(3, 8, 2, 5)), jnp.float32)
+    rollouts = jnp.asarray(rng.normal(size=(3, 2, 2, 5)), jnp.float32)
+    one = jnp.stack([replay._write(b, r, 4) for b, r in zip(buffers, rollouts, strict=True)])
+    np.testing.assert_array_equal(jax.vmap(replay._write, (0, 0, None))(buffers, rollouts, 4), one)
+    np.testing.assert_array_equal(one, buffers.at[:, 4:6].set(rollouts))
+    shared = jax.vmap(replay._write, (None, 0, None))(buffers[0], rollouts, 4)
+    np.testing.assert_array_equal(shared, jnp.stack([replay._write(buffers[0], r, 4) for r in rollouts]))
+    with pytest.raises(ValueError, match="clock was batched"):
+        jax.vmap(replay._write)(buffers, rollouts, jnp.arange(3))
