@@ -11,17 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jax
-import numpy as np
 import psutil
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from . import __version__, envs
 from .config import Config, ConfigError, Hyper, validate_config, validate_hyper
 from .host.checkpoint import Checkpoints
+from .host.console import ProgressBar, conclude, describe
 from .host.folder import RunFolder, read_metrics
-from .host.memory import human
 from .host.program import Interrupted, Plan, Run
 from .host.statistics import summary
 from .presets import preset
@@ -145,8 +143,9 @@ def main(arguments: list[str]) -> int:
         if options.resume and folder.result.exists():
             console.print(f"{folder.path} is finished: see {folder.result}")
             return 0
-        env = envs.make(plan.env)
-        run = Run(plan, env)
+        began = time.perf_counter()
+        run = Run(plan, envs.make(plan.env))
+        split["build"] = time.perf_counter() - began
         describe(console, run)
         run.require_memory()
         if not options.resume:
@@ -170,7 +169,7 @@ def train_and_report(console, run: Run, folder: RunFolder, checkpoints: Checkpoi
     run.compile(fresh=not resume)
     console.print(f"compiled in {run.compile_seconds:.1f} s; writing to {folder.path}")
     try:
-        with progress_bar(console, run) as show:
+        with ProgressBar(console, run) as show:
             state, progress = run.train(folder, checkpoints, resume, show)
     except Interrupted as stop:
         console.print(f"stopped at a checkpoint: go on with python -m jdqn.run --resume {folder.path}")
@@ -203,60 +202,6 @@ def train_and_report(console, run: Run, folder: RunFolder, checkpoints: Checkpoi
     }
     conclude(console, result, int(progress.env_steps.sum()), folder, split)
     return 0
-
-
-def describe(console: Console, run: Run) -> None:
-    """Say what is about to happen, and its size."""
-    plan, device = run.plan, jax.devices()[0]
-    console.print(
-        f"{plan.algo} on {plan.env}: {plan.seeds} agent(s) x {plan.config.total_steps:,} steps, seed {plan.seed}"
-    )
-    console.print(
-        f"device {device.platform} ({device.device_kind}), {run.parameters:,} parameters per agent, "
-        f"replay {run.replay_bytes:,} bytes ({human(run.replay_bytes)})"
-    )
-
-
-class progress_bar:
-    """A bar with steps, steps/s, return and time left on a terminal; nothing elsewhere."""
-
-    def __init__(self, console: Console, run: Run):
-        self.run = run
-        self.progress = Progress(
-            TextColumn("{task.completed:,.0f} steps"), BarColumn(), TextColumn("{task.fields[rate]:,.0f} steps/s"),
-            TextColumn("return {task.fields[value]:.1f}"), TimeElapsedColumn(), TimeRemainingColumn(),
-            console=console, disable=not console.is_terminal,
-        )  # fmt: skip
-        self.task = self.progress.add_task("", total=run.total * run.trainer.ticks, rate=0.0, value=float("nan"))
-
-    def __enter__(self):
-        self.progress.__enter__()
-        return self.show
-
-    def show(self, progress, columns) -> None:
-        known = columns["return"][np.isfinite(columns["return"])]
-        self.progress.update(
-            self.task,
-            completed=progress.iteration * self.run.trainer.ticks,
-            rate=progress.env_steps.sum() / progress.seconds,
-            value=known.mean() if len(known) else float("nan"),
-        )
-
-    def __exit__(self, *exception) -> None:
-        self.progress.__exit__(*exception)
-
-
-def conclude(console: Console, result: dict, steps: int, folder: RunFolder, split: dict) -> None:
-    """The last lines: how good, how fast, where it is."""
-    for place in ("evaluation", "gymnasium"):
-        if found := result[place]:
-            low, high = found["ci95"]
-            name = "greedy" if place == "evaluation" else "greedy in Gymnasium"
-            interval = f"95 % {low:.2f} to {high:.2f}"
-            console.print(f"{name}: {found['mean']:.2f} ({interval}) over {found['episodes']} episodes per agent")
-    console.print(f"{steps:,} steps, {result['env_steps_per_second']:,.0f} steps/s")
-    console.print(", ".join(f"{name} {seconds:.1f} s" for name, seconds in split.items()))
-    console.print(f"results in {folder.path}")
 
 
 if __name__ == "__main__":
