@@ -37,9 +37,9 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 # Settings tuned for one environment, whichever the algorithm.
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "CartPole-v1": dict(
-        total_steps=100_000, num_envs=8, rollout_length=2, updates=2, batch_size=64, replay_size=8_000, n_step=6,
-        hidden_sizes=(64, 64), target_period=10, learning_rate=1e-3, learning_rate_final_fraction=0.0,
-        epsilon_end=0.1, epsilon_steps=16_000.0,
+        total_steps=100_000, num_envs=8, rollout_length=2, updates=2, batch_size=64, replay_size=16_000, n_step=10,
+        hidden_sizes=(64, 64), target_period=20, learning_rate=1e-3, learning_rate_final_fraction=0.0,
+        epsilon_end=0.15, epsilon_steps=16_000.0,
     ),
     "FrozenLake-misc": dict(total_steps=200_000),
 }  # fmt: skip

@@ -1,0 +1,204 @@
+"""Networks against forward passes written out in NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from jdqn import heads, networks
+from jdqn.config import ConfigError
+
+T, B, A, SIZE = 2, 3, 4, 5
+SCALAR = heads.scalar()
+WIDE = SCALAR._replace(size=SIZE)  # stands for any head with several numbers per action
+VECTOR, IMAGE = (6,), (7, 5, 2)
+KEY = jax.random.key(0)
+
+
+def make(kind, obs_shape, head=SCALAR, **options):
+    """(network, parameters at random, biases and scales too)."""
+    network = networks.q_network(kind, obs_shape, A, head, **options)
+    params = jax.eval_shape(network.init, KEY, jnp.zeros(obs_shape))
+    rng = np.random.default_rng(0)
+    return network, jax.tree.map(lambda p: np.float32(0.5 * rng.normal(size=p.shape)), params)
+
+
+def forward(network, params, obs):
+    """Without a key: none of these networks samples."""
+    out, carry = jax.jit(network.apply)(params, None, obs, (), np.zeros(obs.shape[:2], bool))
+    assert carry == ()
+    return out
+
+
+def normal(*shape, seed=1):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def layers(params, *path):
+    """The parameters under `path`, as a function from a layer's name and a leaf's to the array."""
+    return lambda layer, leaf="kernel": functools.reduce(dict.get, [*path, layer, leaf], params["params"])
+
+
+def dense(at, x):
+    return x @ at("Dense_0") + at("Dense_0", "bias")
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def normalise(at, x):
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    return x * at("LayerNorm_0", "scale") + at("LayerNorm_0", "bias")
+
+
+def convolve(at, x):
+    """A 3 x 3 convolution without padding, a pixel at a time."""
+    height, width = x.shape[2] - 2, x.shape[3] - 2
+    out = np.zeros((*x.shape[:2], height, width, 16))
+    for i in range(height):
+        for j in range(width):
+            out[:, :, i, j] = np.einsum("tbhwc,hwcf->tbf", x[:, :, i : i + 3, j : j + 3], at("Conv_0"))
+    return out + at("Conv_0", "bias")
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("hidden_sizes", [(), (8,), (8, 9), (8, 9, 10)])
+@pytest.mark.parametrize(("kind", "obs_shape"), [("mlp", VECTOR), ("mlp", IMAGE), ("minatar", IMAGE), ("mlp", ())])
+def test_shapes(kind, obs_shape, hidden_sizes, dueling, layer_norm):
+    network = networks.q_network(
+        kind, obs_shape, A, WIDE, hidden_sizes=hidden_sizes, dueling=dueling, layer_norm=layer_norm
+    )
+    params = jax.eval_shape(network.init, KEY, jnp.zeros(obs_shape))
+    out, _ = jax.eval_shape(network.apply, params, KEY, jnp.zeros((T, B, *obs_shape)), (), jnp.zeros((T, B), bool))
+    assert (out.shape, out.dtype) == ((T, B, A, SIZE), jnp.float32)
+    assert (network.carry(B), network.recurrent) == ((), False)
+    names = " ".join(jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))
+    assert ("Conv" in names) == (kind == "minatar")
+    assert ("LayerNorm" in names) == (layer_norm and (kind == "minatar" or hidden_sizes != ()))
+    widths = sorted(x.shape[1] for x in jax.tree.leaves(params) if x.ndim == 2)
+    assert widths == sorted([*hidden_sizes, A * SIZE, *[*hidden_sizes[-1:], SIZE] * dueling])  # a stream more to duel
+
+
+def test_auto_takes_the_convolution_for_images_alone():
+    for obs_shape, convolves in [((), False), ((4,), False), ((10, 5), False), ((10, 10, 4), True), ((3, 3, 1), True)]:
+        _, params = make("auto", obs_shape)
+        assert ("Conv_0" in params["params"].get("torso", {})) == convolves, obs_shape
+
+
+@pytest.mark.parametrize(
+    ("kind", "needs", "shapes"),
+    [
+        ("minatar", "images .*: choose mlp", [(), (4,), (10, 10), (2, 3, 1), (3, 2, 1), (9, 9, 1, 1)]),
+        ("tabular", "a one-hot state .*: choose auto", [(), (4, 4), (10, 10, 4)]),
+    ],
+)
+def test_observations_that_do_not_suit_are_refused(kind, needs, shapes):
+    for obs_shape in shapes:
+        with pytest.raises(ConfigError, match=f"network={kind} needs {needs}"):
+            networks.q_network(kind, obs_shape, A, SCALAR)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_minatar_and_mlp_equal_numpy(layer_norm):
+    network, params = make("minatar", IMAGE, WIDE, hidden_sizes=(8, 9), layer_norm=layer_norm)
+    obs = normal(T, B, *IMAGE)
+    torso, dense_torso, last = (layers(params, *path) for path in [["torso"], ["torso", "MLP_0"], ["last", "Stream_0"]])
+    hidden = layers(params, "last", "Stream_0", "MLP_0")
+
+    def norm(at, x):
+        return normalise(at, x) if layer_norm else x
+
+    x = relu(norm(torso, convolve(torso, obs))).reshape(T, B, -1)
+    x = relu(norm(dense_torso, dense(dense_torso, x)))
+    x = relu(norm(hidden, dense(hidden, x)))
+    expected = dense(last, x).reshape(T, B, A, SIZE)
+    np.testing.assert_allclose(forward(network, params, obs), expected, rtol=1e-4, atol=1e-4)
+
+
+def streams_by_hand(params, x):
+    """(value [..., size], advantage [..., A, size]) of a dueling last layer on features x."""
+    both = []
+    for stream in ("Stream_0", "Stream_1"):
+        hidden = relu(dense(layers(params, "last", stream, "MLP_0"), x))
+        both.append(dense(layers(params, "last", stream), hidden))
+    value, advantage = sorted(both, key=lambda out: out.shape[-1])
+    return value, advantage.reshape(*x.shape[:-1], A, -1)
+
+
+def test_dueling_is_value_plus_advantage_less_its_mean():
+    network, params = make("mlp", VECTOR, WIDE, dueling=True, hidden_sizes=(8, 9))
+    obs = normal(T, B, *VECTOR)
+    value, advantage = streams_by_hand(params, relu(dense(layers(params, "torso"), obs)))
+    out = forward(network, params, obs)
+    for i in range(SIZE):
+        expected = oracles.dueling(value[..., i : i + 1], advantage[..., i])
+        np.testing.assert_allclose(out[..., i], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dueling_scales_the_gradient_into_the_torso_alone():
+    """Beside the same sum without the scaling: the torso's gradient is 1 / sqrt 2 of it, the streams' is all of it."""
+    network, params = make("mlp", VECTOR, dueling=True, hidden_sizes=(8, 9))
+    obs, slope = normal(T, B, *VECTOR), normal(T, B, A, 1, seed=2)
+
+    def unscaled(params):
+        p = params["params"]
+        x = jax.nn.relu(obs @ p["torso"]["Dense_0"]["kernel"] + p["torso"]["Dense_0"]["bias"])
+        both = []
+        for stream in ("Stream_0", "Stream_1"):
+            hidden, out = p["last"][stream]["MLP_0"]["Dense_0"], p["last"][stream]["Dense_0"]
+            both.append(jax.nn.relu(x @ hidden["kernel"] + hidden["bias"]) @ out["kernel"] + out["bias"])
+        value, advantage = sorted(both, key=lambda x: x.shape[-1])
+        return (value + advantage - advantage.mean(-1, keepdims=True))[..., None]
+
+    def gradient(f):
+        return jax.jit(jax.grad(lambda params: (slope * f(params)).sum()))(params)
+
+    ours, theirs = gradient(lambda params: forward(network, params, obs)), gradient(unscaled)
+    for part, scale in [("torso", 0.5**0.5), ("last", 1.0)]:
+        for a, b in zip(jax.tree.leaves(ours["params"][part]), jax.tree.leaves(theirs["params"][part]), strict=True):
+            assert np.abs(b).max() > 0.1
+            np.testing.assert_allclose(a, scale * b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_table_starts_at_zero_and_looks_up_the_state():
+    network = networks.q_network("tabular", VECTOR, A, WIDE)
+    params = network.init(jax.random.key(1), np.zeros(6, bool))
+    assert not jax.tree.leaves(params)[0].any()
+    filled = normal(6, A, SIZE)
+    states = np.array([[0, 5, 2], [3, 3, 1]])
+    out = forward(network, jax.tree.map(lambda t: filled.reshape(t.shape), params), np.eye(6, dtype=bool)[states])
+    np.testing.assert_array_equal(out, filled[states])
+
+
+@pytest.mark.parametrize(("kind", "obs_shape"), [("mlp", VECTOR), ("minatar", IMAGE), ("tabular", VECTOR)])
+def test_whole_numbers_and_bools_mean_the_same_as_floats(kind, obs_shape):
+    network, params = make(kind, obs_shape, hidden_sizes=(8,))
+    obs = np.random.default_rng(0).integers(0, 2, (T, B, *obs_shape))
+    expected = forward(network, params, obs.astype(np.float32))
+    for dtype in (bool, np.int32, np.uint8):
+        np.testing.assert_array_equal(forward(network, params, obs.astype(dtype)), expected)
+
+
+@pytest.mark.parametrize(("kind", "obs_shape"), [("mlp", VECTOR), ("minatar", IMAGE), ("tabular", VECTOR)])
+def test_a_row_of_a_batch_equals_the_row_alone(kind, obs_shape):
+    network, params = make(kind, obs_shape, hidden_sizes=(8, 9), dueling=True, layer_norm=True)
+    obs = normal(T, B, *obs_shape)
+    out = forward(network, params, obs)
+    for t in range(T):
+        for b in range(B):
+            alone = forward(network, params, obs[t : t + 1, b : b + 1])
+            np.testing.assert_allclose(out[t, b], alone[0, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_policy_reads_one_tick_through_the_head():
+    network, params = make("mlp", VECTOR, hidden_sizes=(8,))
+    policy = networks.make_policy(network, SCALAR)
+    obs = normal(B, *VECTOR)
+    values, carry = policy.values(params, None, obs, policy.carry(B), jnp.zeros(B, bool))
+    assert carry == ()
+    np.testing.assert_allclose(values, forward(network, params, obs[None])[0, ..., 0], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,87 @@
+"""Episodes follow one another as envs/base.py says: the final observation is a tick of its own."""
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jdqn
+from jdqn import envs
+
+ENVS, TICKS, LIMIT = 3, 120, 20
+
+
+def scripted():
+    """The action says how a step ends: 0 not, 1 terminated, 2 truncated, 3 both. obs is the steps so far."""
+
+    def step(key, t, action):
+        return t + 1, jdqn.Step(t + 1, 1.0 + action, action % 2 == 1, action >= 2)
+
+    return jdqn.Env(lambda key: (jnp.int32(0), jnp.int32(0)), step, 4)
+
+
+SCRIPT = """
+action  obs reward terminated last
+     0    1      1          0    0
+     1    2      2          1    1
+     1    0      0          0    0  a first observation, whatever the action
+     0    1      1          0    0
+     2    2      3          0    1  a time limit
+     3    0      0          0    0
+     3    1      4          1    1  both at once: the task is over
+     2    0      0          0    0
+     0    1      1          0    0
+"""
+
+
+def test_an_episode_ends_with_a_tick_of_its_own():
+    vector = envs.vectorise(scripted(), 2)
+    (state, obs), last = vector.reset(jax.random.key(0)), jnp.zeros(2, bool)
+    assert obs.tolist() == [0, 0]
+    for t, line in enumerate(SCRIPT.strip().splitlines()[1:]):
+        action, *expected = map(int, line.split()[:5])
+        state, tick = vector.step(jax.random.key(1 + t), state, last, jnp.array([action, 0]))
+        last = tick.last
+        assert [x[0].item() for x in tick] == expected, line
+        assert [x[1].item() for x in tick] == [t + 1, 1, 0, 0]  # its neighbour goes on
+
+
+def by_hand(start, k_step, k_reset, actions):
+    """One CartPole by gymnax's own functions: (first obs, rows of (obs, reward, terminated, last))."""
+    gym, params = gymnax.make("CartPole-v1")
+    step, reset = jax.jit(gym.step_env), jax.jit(gym.reset_env)
+    first, state = reset(start, params)
+    last, rows = False, []
+    for t in range(TICKS):
+        if last:
+            obs, state = reset(k_reset[t], params)
+            reward, terminated, last = 0.0, False, False
+        else:
+            obs, state, reward, terminated, _ = step(k_step[t], state, actions[t], params)
+            last = bool(terminated) or int(state.time) == LIMIT
+        rows.append([obs, float(reward), bool(terminated), last])
+    return first, rows
+
+
+def test_cartpole_equals_a_plain_loop():
+    vector = envs.vectorise(envs.make("CartPole-v1", max_steps_in_episode=LIMIT), ENVS)
+    actions = np.random.default_rng(0).integers(0, 2, (TICKS, ENVS))
+    keys, start = jax.random.split(jax.random.key(0), TICKS), jax.random.key(1)
+    split_twice = jax.vmap(lambda key: jax.vmap(jax.random.split)(jax.random.split(key, ENVS)))
+    pairs = split_twice(jax.random.clone(keys))  # [T, E, 2], as vectorise derives them
+    starts = jax.random.split(jax.random.clone(start), ENVS)
+
+    def tick(carry, x):
+        state, after = vector.step(x[0], *carry, x[1])
+        return (state, after.last), after
+
+    state, first = vector.reset(start)
+    scan = jax.jit(lambda *x: jax.lax.scan(tick, *x)[1])
+    ours = jax.device_get(scan((state, jnp.zeros(ENVS, bool)), (keys, actions)))
+    for e in range(ENVS):
+        obs, rows = by_hand(starts[e], pairs[:, e, 0], pairs[:, e, 1], actions[:, e])
+        np.testing.assert_allclose(first[e], obs, rtol=1e-6)
+        for theirs, mine in zip(zip(*rows, strict=True), ours, strict=True):
+            np.testing.assert_allclose(mine[:, e], theirs, rtol=1e-4, atol=1e-5)
+    assert ours.terminated.sum() > 3
+    assert (ours.last & ~ours.terminated).sum() > 3
