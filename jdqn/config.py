@@ -8,7 +8,8 @@ without compiling again.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from numbers import Integral
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import numpy as np
 
@@ -114,29 +115,35 @@ def replay_slots(config: Config) -> int:
     return -(-config.replay_size // ticks_per_iteration(config))
 
 
+def _is_count(value: Any, least: int = 1) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) < 2**31
+
+
+def _check_type(field: dataclasses.Field, value: Any) -> None:
+    """Refuse a value that is not of its field's annotation; numbers count things, so they are above zero."""
+    if field.type is int:
+        least = 0 if field.name == "warm_up_steps" else 1
+        ok, requirement = _is_count(value, least), f"a whole number from {least} to 2^31 - 1"
+    elif field.type is bool:
+        ok, requirement = isinstance(value, bool), "True or False"
+    elif get_origin(field.type) is Literal:
+        names = get_args(field.type)
+        ok, requirement = value in names, " or ".join(names)
+    else:
+        ok = isinstance(value, tuple) and all(_is_count(size) for size in value)
+        requirement = "a tuple of whole numbers from 1 to 2^31 - 1"
+    if not ok:
+        raise ConfigError(f"{field.name} must be {requirement}, got {value}")
+
+
 def validate_config(config: Config) -> None:
     """Refuse static choices that cannot work.
 
     Raises:
         ConfigError: one sentence that names the field, its value and what to do.
     """
-    for field in (
-        "num_envs",
-        "rollout_length",
-        "updates",
-        "batch_size",
-        "replay_size",
-        "n_step",
-        "target_period",
-        "total_steps",
-    ):
-        value = getattr(config, field)
-        if not 1 <= value < 2**31:
-            raise ConfigError(f"{field} must be a whole number from 1 to 2^31 - 1, got {value}")
-    if not 0 <= config.warm_up_steps < 2**31:
-        raise ConfigError(f"warm_up_steps must be zero or more, got {config.warm_up_steps}")
-    if any(size < 1 for size in config.hidden_sizes):
-        raise ConfigError(f"hidden_sizes must be positive, got {config.hidden_sizes}")
+    for field in dataclasses.fields(Config):
+        _check_type(field, getattr(config, field.name))
     if config.network == "tabular" and config.dueling:
         raise ConfigError("a tabular network has no streams to duel: drop dueling, or choose network=mlp")
 

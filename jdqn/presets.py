@@ -51,6 +51,14 @@ def preset(algorithm: str = "dqn", environment: str = "", **overrides) -> tuple[
     Raises:
         ConfigError: an unknown algorithm or field, or a value that cannot work.
     """
+    config, hyper = defaults(algorithm, environment, **overrides)
+    validate_config(config)
+    validate_hyper(hyper)
+    return config, hyper
+
+
+def defaults(algorithm: str, environment: str, **overrides) -> tuple[Config, Hyper]:
+    """`preset` before its values are checked: what a command line starts from."""
     if algorithm not in ALGORITHMS:
         near = difflib.get_close_matches(algorithm, ALGORITHMS, 3, 0.4) or ALGORITHMS
         raise ConfigError(f"unknown algorithm {algorithm}: choose {' or '.join(near)}")
@@ -61,10 +69,7 @@ def preset(algorithm: str = "dqn", environment: str = "", **overrides) -> tuple[
         raise ConfigError(f"unknown setting {field}" + (f": did you mean {' or '.join(near)}?" if near else ""))
     config = Config(**{k: v for k, v in row.items() if k in static})
     length = {"learning_rate_steps": float(config.total_steps)}
-    hyper = Hyper(**length | {k: v for k, v in row.items() if k in Hyper._fields})
-    validate_config(config)
-    validate_hyper(hyper)
-    return config, hyper
+    return config, Hyper(**length | {k: v for k, v in row.items() if k in Hyper._fields})
 
 
 def build(config: Config, env: envs.Env) -> Trainer:

@@ -22,8 +22,9 @@ from .host.console import ProgressBar, conclude, describe
 from .host.folder import RunFolder, read_metrics
 from .host.program import Interrupted, Plan, Run
 from .host.statistics import summary
-from .presets import preset
+from .presets import defaults
 
+PROGRAM = "python -m jdqn.run"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "orbax-checkpoint", "numpy")
 
 
@@ -59,18 +60,21 @@ class Options:
 
 def parse(arguments: list[str]) -> Options:
     """Read the command line; --env, --algo and --total-steps come first, for they decide other defaults."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--env", default=Options.env)
     first.add_argument("--algo", default=Options.algo)
-    first.add_argument("--total-steps", "--total_steps")
-    known, _ = first.parse_known_args(arguments)
-    steps = known.total_steps or ""
-    config, hyper = preset(known.algo, known.env, **{"total_steps": int(steps)} if steps.isdigit() else {})
+    first.add_argument("--total-steps", "--total_steps", type=int, default=argparse.SUPPRESS)
+    try:
+        known = vars(first.parse_known_args(arguments)[0])
+    except argparse.ArgumentError:  # a value is missing or no number: tyro says it better
+        known = {"env": Options.env, "algo": Options.algo}
+    env, algo = known.pop("env"), known.pop("algo")
+    config, hyper = defaults(algo, env, **known)
     return tyro.cli(
         Options,
         args=arguments,
-        default=Options(known.env, known.algo, config=config, hyper=hyper),
-        prog="python -m jdqn.run",
+        default=Options(env, algo, config=config, hyper=hyper),
+        prog=PROGRAM,
     )
 
 
@@ -118,10 +122,13 @@ def open_run(options: Options, arguments: list[str]) -> tuple[Plan, RunFolder]:
         plan = plan_of(options)
         name = f"{plan.env}-{plan.algo}-s{plan.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
         return plan, RunFolder(options.out or Path("runs") / name)
-    if len(arguments) > (1 if "=" in arguments[0] else 2):
+    if len(arguments) != (2 if "--resume" in arguments else 1):
         raise ConfigError("--resume takes no other flag: the run goes on with the settings in its config.json")
     folder = RunFolder.open(options.resume)
-    return plan_from_json(json.loads(folder.config.read_text())), folder
+    try:
+        return plan_from_json(json.loads(folder.config.read_text())), folder
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"--resume {folder.path}: {folder.config} is not a run's ({error!r})") from error
 
 
 def keep_compiled(where: str) -> None:
@@ -134,7 +141,7 @@ def keep_compiled(where: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run the program; the exit status is 0, 2 for settings that cannot work, 128 + n after signal n."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     split = {"import": time.time() - psutil.Process().create_time()}
     try:
         options = parse(arguments)
@@ -153,6 +160,8 @@ def main(arguments: list[str]) -> int:
             folder.write_json(folder.config, plan_to_json(plan))
         checkpoints = Checkpoints(folder.checkpoint)
         try:
+            if options.resume:
+                checkpoints.newest()
             return train_and_report(console, run, folder, checkpoints, options.resume is not None, split)
         finally:
             checkpoints.close()

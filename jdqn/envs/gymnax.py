@@ -33,13 +33,15 @@ def make(name: str, **overrides) -> Env:
         raise ConfigError(f"unknown environment {name}: {hint}")
     try:
         env, params = gymnax.make(name)
-    except OSError as error:
-        raise ConfigError(f"{name} needs data that could not be downloaded ({error})") from error
+    except (OSError, EOFError) as error:
+        raise ConfigError(f"{name} needs data that could not be downloaded or read ({error})") from error
     unknown = set(overrides) - set(params.__dataclass_fields__)
     if unknown:
         fields = ", ".join(params.__dataclass_fields__)
         raise ConfigError(f"{name} has no parameter {', '.join(sorted(unknown))}: choose from {fields}")
-    return from_gymnax(env, params.replace(**overrides), name)
+    # gymnax computes with a parameter in the type of its default: 20 steps may have to be 20.0.
+    typed = {field: type(getattr(params, field))(value) for field, value in overrides.items()}
+    return from_gymnax(env, params.replace(**typed), name)
 
 
 def from_gymnax(env, params, name: str) -> Env:

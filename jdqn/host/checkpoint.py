@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -22,8 +23,11 @@ def _to_host(tree: PyTree) -> PyTree:
 
 def _to_device(like: PyTree, tree: PyTree) -> PyTree:
     def put(example, x):
-        x = jax.numpy.asarray(x)
-        return jax.random.wrap_key_data(x, impl=jax.random.key_impl(example)) if _is_key(example) else x
+        x = jnp.asarray(x)
+        if not _is_key(example):
+            return x
+        impl = jax.random.key_impl(jnp.empty((), example.dtype))  # `example` may be a shape
+        return jax.random.wrap_key_data(x, impl=impl)
 
     return jax.tree.map(put, like, tree)
 
@@ -44,17 +48,26 @@ class Checkpoints:
             args=ocp.args.Composite(state=ocp.args.StandardSave(_to_host(state)), host=ocp.args.JsonSave(host)),
         )
 
-    def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """Return (state, host) of the newest checkpoint; `like` has the state's structure, shapes and dtypes.
+    def newest(self) -> int:
+        """Return the iteration of the newest checkpoint.
 
         Raises:
-            ConfigError: there is no checkpoint.
+            ConfigError: there is none.
         """
         newest = self._manager.latest_step()
         if newest is None:
             raise ConfigError(
                 f"{self._manager.directory} holds no checkpoint yet: start the run again with --overwrite"
             )
+        return newest
+
+    def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        """Return (state, host) of the newest checkpoint; `like` has the state's structure, shapes and dtypes.
+
+        Raises:
+            ConfigError: there is no checkpoint.
+        """
+        newest = self.newest()
         raw = jax.eval_shape(lambda t: jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, t), like)
         template = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), raw)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(template), host=ocp.args.JsonRestore())

@@ -40,9 +40,9 @@ class RunFolder:
         if path.is_dir() and any(path.iterdir()):
             if not overwrite:
                 raise ConfigError(f"--out {path} is not empty: choose another folder, or --resume or --overwrite it")
-            if not folder.config.exists():
+            if not folder.holds_a_run():
                 raise ConfigError(
-                    f"--out {path} holds no run (no config.json) and is not overwritten: remove it yourself"
+                    f"--out {path} holds no run (no config.json of ours) and is not overwritten: remove it yourself"
                 )
             shutil.rmtree(path)
         try:
@@ -63,6 +63,13 @@ class RunFolder:
             raise ConfigError(f"--resume {path} holds no run: there is no {folder.config}")
         return folder
 
+    def holds_a_run(self) -> bool:
+        """There is a config.json that this program wrote: what it wrote it may remove."""
+        try:
+            return "jdqn" in json.loads(self.config.read_text())["versions"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
     def write_json(self, path: Path, content: dict) -> None:
         """Write whole or not at all."""
         part = path.with_suffix(".part")
@@ -80,7 +87,9 @@ class MetricsFile:
             ConfigError: fewer rows are there.
         """
         keep = 1 + reports * agents
-        lines = path.read_text().splitlines(keepends=True) if reports else [",".join(COLUMNS) + "\n"]
+        lines = [",".join(COLUMNS) + "\n"]
+        if reports:
+            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         if len(lines) < keep:
             raise ConfigError(
                 f"{path} holds {len(lines)} of the {keep} lines that the checkpoint counts: it cannot be resumed"

@@ -97,7 +97,8 @@ class Run:
         self.total = total_iterations(plan.config)
         warm_up = self.trainer.num_warm_up
         # Reports end the warm-up, then come as evenly as whole iterations allow.
-        ends = np.linspace(warm_up, self.total, plan.reports + 1).round().astype(int)
+        reports = min(plan.reports, self.total - warm_up)
+        ends = np.linspace(warm_up, self.total, reports + 1).round().astype(int)
         self.report_ends = np.unique(ends[ends > 0])
         self.keys = jax.vmap(jax.random.key)(jnp.asarray(plan.agent_seeds, jnp.uint32))
         self.shapes = jax.eval_shape(lambda keys: self.population.start(keys, plan.hyper), self.keys)
@@ -167,11 +168,12 @@ class Run:
                 state, sums, progress = self.begin()
             metrics = MetricsFile(folder.metrics, progress.reports, plan.seeds)
             stride, due = 1, _CheckpointClock(plan.checkpoint_every, self.total)
+            stops = np.union1d(self.report_ends, due.tenths)
             if not resume and progress.iteration in self.report_ends:
                 sums = self._report(progress, sums, metrics, show)
             while progress.iteration < self.total and signals.received is None:
                 began = time.perf_counter()
-                boundary = self.report_ends[np.searchsorted(self.report_ends, progress.iteration, side="right")]
+                boundary = stops[np.searchsorted(stops, progress.iteration, side="right")]
                 stop = min(progress.iteration + stride, int(boundary))
                 state, sums = self._advance(state, plan.hyper, sums, np.int32(progress.iteration), np.int32(stop))
                 jax.block_until_ready(sums)
@@ -179,7 +181,7 @@ class Run:
                 stride = max(1, min(2 * stride, int((stop - progress.iteration) * LAUNCH_SECONDS / took)))
                 progress.seconds += took
                 progress.iteration = stop
-                if stop == boundary:
+                if stop in self.report_ends:
                     sums = self._report(progress, sums, metrics, show)
                 if due(progress.iteration):
                     metrics.sync()
@@ -235,12 +237,11 @@ class _CheckpointClock:
     """Due at each tenth of the run, and `every` seconds after the last one."""
 
     def __init__(self, every: float, total: int):
-        self.every, self.total = every, total
-        self.tenths, self.last = 0, time.monotonic()
+        self.every, self.last = every, time.monotonic()
+        self.tenths = -(-np.arange(1, 11) * total // 10)  # the iterations that end them
 
     def __call__(self, iteration: int) -> bool:
-        tenths = 10 * iteration // self.total
-        if tenths == self.tenths and time.monotonic() - self.last < self.every:
+        if iteration not in self.tenths and time.monotonic() - self.last < self.every:
             return False
-        self.tenths, self.last = tenths, time.monotonic()
+        self.last = time.monotonic()
         return True
