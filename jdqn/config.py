@@ -6,12 +6,7 @@ without compiling again.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable
-from numbers import Integral
-from typing import Any, Literal, NamedTuple, get_args, get_origin
-
-import numpy as np
+from typing import Literal, NamedTuple
 
 
 class ConfigError(ValueError):
@@ -31,37 +26,66 @@ class Config:
     updates: int = 1
     """Gradient steps per phase of learning."""
     batch_size: int = 128
-    """Segments in a gradient step (B)."""
-    replay: Literal["uniform"] = "uniform"
-    """Where segments come from."""
+    """Segments in a gradient step (B); with replay=last_rollout, the environments whose rollouts are in it."""
+    frame_stack: int = 1
+    """Newest observations that the network sees together; replay stores each once and stacks them again."""
+    replay: Literal["uniform", "prioritised", "last_rollout"] = "uniform"
+    """Where segments come from; last_rollout forgets what is older (PQN)."""
     replay_size: int = 50_000
     """Rows kept, over all environments; rounded up to whole rollouts."""
     warm_up_steps: int = 1_000
     """Random ticks before the first gradient step; rounded up to whole rollouts."""
-    network: Literal["auto", "mlp", "minatar", "tabular"] = "auto"
+    network: Literal["auto", "mlp", "minatar", "nature", "impala", "tabular"] = "auto"
     """Torso; auto takes the MinAtar convolution for images [height, width, channels], else the MLP."""
     hidden_sizes: tuple[int, ...] = (120, 84)
     """Widths of the dense layers; the last one belongs to the output stream (two when dueling)."""
     layer_norm: bool = False
     """LayerNorm before every ReLU."""
+    core: Literal["none", "gru", "lstm"] = "none"
+    """Recurrent core between torso and output stream."""
+    core_size: int = 128
+    """Units of the recurrent core."""
     dueling: bool = False
     """Separate streams for state value and action advantages (Wang et al. 2016)."""
-    head: Literal["scalar"] = "scalar"
-    """What the last layer means: scalar is the expected return."""
+    noisy: bool = False
+    """Noisy layers in the output streams (Fortunato et al. 2018)."""
+    ensemble: int = 1
+    """Members of an ensemble, each with a random prior function (Osband et al. 2018)."""
+    head: Literal["scalar", "categorical", "hl_gauss", "quantile", "implicit_quantile", "parameterised_quantile"] = (
+        "scalar"
+    )
+    """What the last layer means: an expected return, or a distribution (C51, HL-Gauss, QR-DQN, IQN, FQF)."""
     loss: Literal["squared", "huber"] = "squared"
     """Loss of the scalar head; huber is the TD error clipped to +-1 (Mnih et al. 2015), squared learns better."""
-    target: Literal["greedy"] = "greedy"
+    value_rescaling: bool = False
+    """Scalar head: learn h(return) = sign(x)(sqrt(|x| + 1) - 1) + 0.001 x (Pohlen et al. 2018)."""
+    atoms: int = 51
+    """Atoms of a distributional head (N): bins, quantiles, or fractions sampled to learn."""
+    acting_atoms: int = 32
+    """Fractions that the implicit quantile head samples to act (K)."""
+    value_min: float = -10.0
+    """Lowest return that the categorical and HL-Gauss heads can express."""
+    value_max: float = 10.0
+    """Highest return that they can express."""
+    target: Literal["greedy", "munchausen", "lambda_returns"] = "greedy"
     """The Bellman target."""
     double: bool = False
     """The online network picks the action that the target network values (van Hasselt et al. 2016)."""
     n_step: int = 1
     """Rewards summed before bootstrapping."""
+    unroll_length: int = 1
+    """Consecutive rows learnt from in each segment (U); last_rollout learns from the whole rollout."""
+    burn_in: int = 0
+    """Rows before them that only warm up the recurrent carry (Kapturowski et al. 2019)."""
     target_period: int = 250
     """Gradient steps between two updates of the target network."""
-    exploration: Literal["epsilon_greedy"] = "epsilon_greedy"
-    """How actions are chosen while training."""
-    optimizer: Literal["adam", "sgd"] = "adam"
+    exploration: Literal["epsilon_greedy", "ladder", "softmax", "member"] = "epsilon_greedy"
+    """How actions are chosen while training: ladder gives every environment its own epsilon (Ape-X), softmax
+    samples from values / temperature, member follows one member of the ensemble for an episode."""
+    optimizer: Literal["adam", "radam", "rmsprop", "muon", "sgd"] = "adam"
     """Gradient transformation, after clipping by global norm."""
+    learning_rate_schedule: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls to its final fraction."""
 
 
 class Hyper(NamedTuple):
@@ -70,11 +94,11 @@ class Hyper(NamedTuple):
     learning_rate: float = 1e-3
     """Step size of the optimiser at the start."""
     learning_rate_final_fraction: float = 1.0
-    """The learning rate falls linearly to this fraction of itself."""
+    """The learning rate falls to this fraction of itself."""
     learning_rate_steps: float = 500_000.0
     """Environment ticks over which the learning rate falls; a preset takes the length of the run."""
-    adam_epsilon: float = 1e-8
-    """Term that Adam adds to the root of its second moment."""
+    optimizer_epsilon: float = 1e-8
+    """Term that Adam, RAdam and RMSProp add to the root of the second moment."""
     max_gradient_norm: float = 10.0
     """Gradients are scaled down to this global norm."""
     discount: float = 0.99
@@ -87,6 +111,32 @@ class Hyper(NamedTuple):
     """Share of random actions from epsilon_steps on."""
     epsilon_steps: float = 25_000.0
     """Environment ticks, warm-up included, over which epsilon falls linearly."""
+    ladder_base: float = 0.4
+    """Ape-X ladder: environment i of E explores with base^(1 + exponent i / (E - 1)) (Horgan et al. 2018)."""
+    ladder_exponent: float = 7.0
+    """Ape-X ladder: see ladder_base."""
+    softmax_temperature: float = 0.03
+    """Softmax exploration: actions are drawn from softmax(values / temperature)."""
+    priority_exponent: float = 0.6
+    """Prioritised replay: segments are drawn in proportion to error^exponent (Schaul et al. 2016)."""
+    importance_exponent: float = 0.4
+    """Prioritised replay: how far the weights correct for that at the start (beta)."""
+    importance_final_exponent: float = 1.0
+    """Prioritised replay: the same at importance_steps."""
+    importance_steps: float = 500_000.0
+    """Environment ticks over which beta rises linearly; a preset takes the length of the run."""
+    sequence_max_fraction: float = 0.9
+    """Priority of a segment: fraction times its largest error plus the rest times its mean one (R2D2)."""
+    trace_decay: float = 0.65
+    """lambda of lambda_returns."""
+    munchausen_scale: float = 0.9
+    """Weight of the log-policy bonus (alpha)."""
+    munchausen_temperature: float = 0.03
+    """Entropy temperature of the Munchausen target (tau)."""
+    munchausen_floor: float = -1.0
+    """Lowest value of the log-policy bonus before it is weighted (l0)."""
+    bootstrap_probability: float = 1.0
+    """Share of the segments that each member of an ensemble learns from."""
 
 
 def ticks_per_iteration(config: Config) -> int:
@@ -95,8 +145,9 @@ def ticks_per_iteration(config: Config) -> int:
 
 
 def warm_up_iterations(config: Config) -> int:
-    """Iterations that only collect: enough for warm_up_steps and for one whole segment."""
-    rows = max(-(-config.warm_up_steps // config.num_envs), segment_length(config))
+    """Iterations that only collect: enough for warm_up_steps and, where replay draws segments, for a whole one."""
+    least = 0 if config.replay == "last_rollout" else segment_length(config)
+    rows = max(-(-config.warm_up_steps // config.num_envs), least)
     return -(-rows // config.rollout_length)
 
 
@@ -106,76 +157,16 @@ def total_iterations(config: Config) -> int:
 
 
 def segment_length(config: Config) -> int:
-    """Rows in a segment (L): the learnt ones and what their bootstrap needs."""
-    return 1 + config.n_step
+    """Rows in a segment (L): older frames of the first stack, burn-in, the learnt rows and what they bootstrap from."""
+    learnt = config.rollout_length if config.replay == "last_rollout" else config.unroll_length
+    return lead(config) + learnt + config.n_step
+
+
+def lead(config: Config) -> int:
+    """Rows at a segment's start that are not learnt from."""
+    return config.frame_stack - 1 + config.burn_in
 
 
 def replay_slots(config: Config) -> int:
     """Rollouts that replay keeps."""
     return -(-config.replay_size // ticks_per_iteration(config))
-
-
-def _is_count(value: Any, least: int = 1) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) < 2**31
-
-
-def _check_type(field: dataclasses.Field, value: Any) -> None:
-    """Refuse a value that is not of its field's annotation; numbers count things, so they are above zero."""
-    if field.type is int:
-        least = 0 if field.name == "warm_up_steps" else 1
-        ok, requirement = _is_count(value, least), f"a whole number from {least} to 2^31 - 1"
-    elif field.type is bool:
-        ok, requirement = isinstance(value, bool), "True or False"
-    elif get_origin(field.type) is Literal:
-        names = get_args(field.type)
-        ok, requirement = value in names, " or ".join(names)
-    else:
-        ok = isinstance(value, tuple) and all(_is_count(size) for size in value)
-        requirement = "a tuple of whole numbers from 1 to 2^31 - 1"
-    if not ok:
-        raise ConfigError(f"{field.name} must be {requirement}, got {value}")
-
-
-def validate_config(config: Config) -> None:
-    """Refuse static choices that cannot work.
-
-    Raises:
-        ConfigError: one sentence that names the field, its value and what to do.
-    """
-    for field in dataclasses.fields(Config):
-        _check_type(field, getattr(config, field.name))
-    if config.network == "tabular" and config.dueling:
-        raise ConfigError("a tabular network has no streams to duel: drop dueling, or choose network=mlp")
-
-    warm_up = warm_up_iterations(config)
-    if warm_up >= total_iterations(config):
-        raise ConfigError(
-            f"warm-up takes {warm_up * ticks_per_iteration(config)} steps and leaves none of the "
-            f"{config.total_steps} to learn in: raise total_steps or lower warm_up_steps"
-        )
-    slots = replay_slots(config)
-    if slots * config.rollout_length < segment_length(config):
-        raise ConfigError(
-            f"replay_size={config.replay_size} keeps {slots * config.rollout_length} rows of each of the "
-            f"{config.num_envs} environments, and a segment needs {segment_length(config)}: raise replay_size "
-            f"to at least {segment_length(config) * config.num_envs}"
-        )
-
-
-def validate_hyper(hyper: Hyper) -> None:
-    """Refuse numbers that cannot work; fields may be arrays.
-
-    Raises:
-        ConfigError: one sentence that names the field, its value and what to do.
-    """
-
-    def check(field: str, ok: Callable[[float], bool], requirement: str) -> None:
-        for value in np.ravel(np.asarray(getattr(hyper, field), np.float64)):
-            if not (math.isfinite(value) and ok(value)):
-                raise ConfigError(f"{field} must be {requirement}, got {value:g}")
-
-    for field in ("learning_rate", "adam_epsilon", "max_gradient_norm", "learning_rate_steps", "epsilon_steps"):
-        check(field, lambda x: x > 0, "a finite number above zero")
-    for field in ("discount", "learning_rate_final_fraction", "epsilon_start", "epsilon_end"):
-        check(field, lambda x: 0 <= x <= 1, "a number from 0 to 1")
-    check("target_update_rate", lambda x: 0 < x <= 1, "a number above 0, up to 1")

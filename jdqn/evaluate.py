@@ -30,8 +30,8 @@ def evaluate(
 
     def tick(carry):
         env_state, obs, hidden, result, t = carry
-        k_network, k_env = jax.random.split(jax.random.fold_in(key, t))
-        values, hidden = policy.values(params, k_network, obs, hidden, jnp.zeros(episodes, bool))
+        k_env = jax.random.fold_in(key, t)
+        values, hidden = policy.values(params, None, obs, hidden, jnp.zeros(episodes, bool))
         env_state, after = jax.vmap(env.step)(jax.random.split(k_env, episodes), env_state, values.argmax(-1))
         playing = ~result.finished
         result = Evaluation(

@@ -50,21 +50,39 @@ class Learner(NamedTuple):
     update: UpdateFn
 
 
-def learning_rate(ticks: Array, hyper: Hyper) -> Array:
-    """Falls linearly from learning_rate to its final fraction over learning_rate_steps ticks."""
-    progress = jnp.clip(ticks / hyper.learning_rate_steps, 0.0, 1.0)
+# How much of the way to its final fraction the learning rate has gone, of the share of learning_rate_steps gone.
+SCHEDULES: dict[str, Callable[[Array], Array]] = {
+    "linear": lambda progress: progress,
+    "cosine": lambda progress: 0.5 - 0.5 * jnp.cos(jnp.pi * progress),
+}
+
+
+def learning_rate(ticks: Array, hyper: Hyper, schedule: str = "linear") -> Array:
+    """Falls from learning_rate to its final fraction over learning_rate_steps ticks."""
+    progress = SCHEDULES[schedule](jnp.clip(ticks / hyper.learning_rate_steps, 0.0, 1.0))
     return hyper.learning_rate * (1.0 + (hyper.learning_rate_final_fraction - 1.0) * progress)
 
 
 # An optimiser is a function of Hyper, so that its numbers stay traced; the learner applies the rate.
 OPTIMIZERS: dict[str, Callable[[Hyper], optax.GradientTransformation]] = {
-    "adam": lambda hyper: optax.scale_by_adam(eps=hyper.adam_epsilon),
+    "adam": lambda hyper: optax.scale_by_adam(eps=hyper.optimizer_epsilon),
+    "radam": lambda hyper: optax.scale_by_radam(eps=hyper.optimizer_epsilon),
+    "rmsprop": lambda hyper: optax.scale_by_rms(decay=0.95, eps=hyper.optimizer_epsilon, eps_in_sqrt=False),
+    "muon": lambda hyper: optax.contrib.scale_by_muon(),
     "sgd": lambda hyper: optax.identity(),
 }
 
 
 def make_learner(
-    network: Network, head: Head, target: TargetFn, *, n: int, target_period: int, optimizer: str
+    network: Network,
+    head: Head,
+    target: TargetFn,
+    *,
+    n: int,
+    target_period: int,
+    optimizer: str,
+    schedule: str = "linear",
+    burn_in: int = 0,
 ) -> Learner:
     """Minimise `head`'s loss against `target` over the valid rows of each segment.
 
@@ -72,6 +90,8 @@ def make_learner(
         n: rewards summed before bootstrapping.
         target_period: gradient steps between two updates of the target network.
         optimizer: a name in OPTIMIZERS, applied after clipping by global norm.
+        schedule: a name in SCHEDULES.
+        burn_in: rows at a segment's start that only warm up the carry of a recurrent network.
     """
 
     def transformation(hyper):
@@ -81,8 +101,44 @@ def make_learner(
         params = network.init(key, obs)
         return LearnerState(params, params, transformation(hyper).init(params))
 
+    outputs_of = (recurrent_outputs if network.recurrent else feed_forward_outputs)(network, burn_in)
+
+    def loss_fn(params, target_params, key, sample, hyper):
+        rows = sample.rows
+        reward, terminated, last = (x[burn_in:] for x in (rows.reward, rows.terminated, rows.last))
+        returns = n_step(reward, terminated, last, hyper.discount, n)
+        action = rows.action[burn_in:][: returns.valid.shape[0]]
+        outputs = outputs_of(params, target_params, key, rows, returns)
+        goal = jax.lax.stop_gradient(target(head, hyper, outputs, action, returns))
+        loss, error = head.loss(outputs.now_online, action, goal)  # [U, B]
+        share = returns.valid / jnp.maximum(returns.valid.sum(), 1)
+        loss = (sample.weight * share * loss).sum()
+        error = returns.valid * error
+        mean = error.sum(0) / jnp.maximum(returns.valid.sum(0), 1)
+        error = hyper.sequence_max_fraction * error.max(0) + (1 - hyper.sequence_max_fraction) * mean
+        return loss, (error, (share * goal.mean()).sum())
+
+    def update(key, state, sample, updates, ticks, hyper):
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (error, q)), grads = grad_fn(state.params, state.target_params, key, sample, hyper)
+        steps, optimizer_state = transformation(hyper).update(grads, state.optimizer, state.params)
+        rate = learning_rate(ticks, hyper, schedule)
+        params = jax.tree.map(lambda p, s: p - rate * s, state.params, steps)
+        target_params = jax.lax.cond(
+            updates % target_period == 0,
+            lambda: optax.incremental_update(params, state.target_params, hyper.target_update_rate),
+            lambda: state.target_params,
+        )
+        metrics = LearnMetrics(loss, q, optax.tree.norm(grads))
+        return LearnerState(params, target_params, optimizer_state), error, metrics
+
+    return Learner(init, update)
+
+
+def feed_forward_outputs(network: Network, burn_in: int):
+    """Only the learnt rows and their bootstrap rows go through a network, each with noise of its own."""
+
     def outputs_of(params, target_params, key, rows, returns):
-        """Only the learnt rows and their bootstrap rows go through a network."""
         learnt = returns.valid.shape[0]
         successor = rows.obs[returns.bootstrap, jnp.arange(returns.bootstrap.shape[1])]
 
@@ -97,29 +153,62 @@ def make_learner(
             next_target=apply(target_params, k_next_target, successor),
         )
 
-    def loss_fn(params, target_params, key, sample, hyper):
-        rows = sample.rows
-        returns = n_step(rows.reward, rows.terminated, rows.last, hyper.discount, n)
-        action = rows.action[: returns.valid.shape[0]]
-        outputs = outputs_of(params, target_params, key, rows, returns)
-        goal = jax.lax.stop_gradient(target(head, hyper, outputs, action, returns))
-        loss, error = head.loss(outputs.now_online, action, goal)  # [U, B]
-        share = returns.valid / jnp.maximum(returns.valid.sum(), 1)
-        loss = (sample.weight * share * loss).sum()
-        return loss, ((returns.valid * error).max(0), (share * goal.mean()).sum())
+    return outputs_of
+
+
+def recurrent_outputs(network: Network, burn_in: int):
+    """Both networks unroll the whole segment from its stored carry (Kapturowski et al. 2019).
+
+    Rows now and next come from the same unroll, so they share noise and fractions, unlike in a feed-forward network.
+    """
+
+    def outputs_of(params, target_params, key, rows, returns):
+        learnt = returns.valid.shape[0]
+        reset = jnp.concatenate([jnp.zeros_like(rows.last[:1]), rows.last[:-1]])
+        start = jax.tree.map(lambda c: c[0], rows.carry)
+
+        def unroll(params, key):
+            k_burn_in, k_learn = jax.random.split(key)
+            carry = start
+            if burn_in:
+                _, carry = network.apply(params, k_burn_in, rows.obs[:burn_in], carry, reset[:burn_in])
+                carry = jax.lax.stop_gradient(carry)
+            return network.apply(params, k_learn, rows.obs[burn_in:], carry, reset[burn_in:])[0]
+
+        def now(out):
+            return jax.tree.map(lambda x: x[:learnt], out)
+
+        def then(out):
+            return jax.tree.map(lambda x: x[returns.bootstrap, jnp.arange(x.shape[1])], out)
+
+        k_online, k_target = jax.random.split(key)
+        online, frozen = unroll(params, k_online), unroll(target_params, k_target)
+        return Outputs(now(online), now(frozen), then(online), then(frozen))
+
+    return outputs_of
+
+
+def ensemble(learner: Learner, members: int) -> Learner:
+    """Members that learn each for itself from the same segments (bootstrapped DQN, Osband et al. 2016).
+
+    Parameters gain a leading axis [K]. A member learns from a segment with probability bootstrap_probability, decided
+    by where the segment lies in replay: the same one whenever it is drawn, without a stored mask. The error that
+    replay is told is the mean over members.
+    """
+
+    def init(key, obs, hyper):
+        return jax.vmap(learner.init, (0, None, None))(jax.random.split(key, members), obs, hyper)
 
     def update(key, state, sample, updates, ticks, hyper):
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (error, q)), grads = grad_fn(state.params, state.target_params, key, sample, hyper)
-        steps, optimizer_state = transformation(hyper).update(grads, state.optimizer, state.params)
-        rate = learning_rate(ticks, hyper)
-        params = jax.tree.map(lambda p, s: p - rate * s, state.params, steps)
-        target_params = jax.lax.cond(
-            updates % target_period == 0,
-            lambda: optax.incremental_update(params, state.target_params, hyper.target_update_rate),
-            lambda: state.target_params,
-        )
-        metrics = LearnMetrics(loss, q, optax.tree.norm(grads))
-        return LearnerState(params, target_params, optimizer_state), error, metrics
+        def one(key, state, member):
+            def hears(index):
+                k_segment = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), member), index)
+                return jax.random.bernoulli(k_segment, hyper.bootstrap_probability)
+
+            heard = sample.weight * jax.vmap(hears)(sample.indices)
+            return learner.update(key, state, sample._replace(weight=heard), updates, ticks, hyper)
+
+        state, error, metrics = jax.vmap(one)(jax.random.split(key, members), state, jnp.arange(members))
+        return state, error.mean(0), jax.tree.map(jnp.mean, metrics)
 
     return Learner(init, update)

@@ -3,14 +3,17 @@
 Feed-forward networks ignore `carry` and `reset`; recurrent ones scan over time.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from . import modules
 from .config import ConfigError
 from .heads import Head
+from .replay import join_frames
 from .types import Array, Key, PyTree
 
 
@@ -21,10 +24,13 @@ class InitFn(Protocol):
 
 
 class ApplyFn(Protocol):
-    def __call__(self, params: PyTree, key: Key, obs: Array, carry: PyTree, reset: Array) -> tuple[PyTree, PyTree]:
+    def __call__(
+        self, params: PyTree, key: Key | None, obs: Array, carry: PyTree, reset: Array
+    ) -> tuple[PyTree, PyTree]:
         """Return (out [T, B, A, size], carry [B, *hidden]) for obs [T, B, *obs].
 
-        `reset` [T, B] clears the carry before that row. `key` is for networks that sample.
+        `reset` [T, B] clears the carry before that row. `key` is for networks that sample; without one they do
+        not: noise is zero and fractions are evenly spread.
         """
         ...
 
@@ -42,111 +48,32 @@ class Network(NamedTuple):
     recurrent: bool
 
 
-class MLP(nn.Module):
-    """Dense layers with ReLU, after a LayerNorm if asked for, on the flattened observation."""
-
-    sizes: tuple[int, ...]
-    layer_norm: bool = False
-
-    @nn.compact
-    def __call__(self, x):  # [T, B, *features] -> [T, B, F]
-        x = x.reshape(*x.shape[:2], -1)
-        for size in self.sizes:
-            x = nn.Dense(size)(x)
-            x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
-        return x
-
-
-class MinAtarConvolution(nn.Module):
-    """Sixteen 3 x 3 filters (Young and Tian 2019), then dense layers."""
-
-    sizes: tuple[int, ...]
-    layer_norm: bool = False
-
-    @nn.compact
-    def __call__(self, x):  # [T, B, H, W, C] -> [T, B, F]
-        x = nn.Conv(16, (3, 3), padding="VALID")(x)
-        x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
-        return MLP(self.sizes, self.layer_norm)(x)
-
-
-class Stream(nn.Module):
-    """One hidden layer (none if `hidden` is 0), then a linear output."""
-
-    hidden: int
-    features: int
-    layer_norm: bool = False
-
-    @nn.compact
-    def __call__(self, x):  # [T, B, F] -> [T, B, features]
-        sizes = (self.hidden,) if self.hidden else ()
-        return nn.Dense(self.features)(MLP(sizes, self.layer_norm)(x))
-
-
-class Plain(nn.Module):
-    """One stream for all actions."""
-
-    hidden: int
-    actions: int
-    size: int
-    layer_norm: bool = False
-
-    @nn.compact
-    def __call__(self, x):  # [T, B, F] -> [T, B, A, size]
-        return Stream(self.hidden, self.actions * self.size, self.layer_norm)(x).reshape(
-            *x.shape[:2], self.actions, self.size
-        )
-
-
-class Dueling(nn.Module):
-    """V + A - mean A, with the gradient into the torso scaled by 1 / sqrt 2 (Wang et al. 2016)."""
-
-    hidden: int
-    actions: int
-    size: int
-    layer_norm: bool = False
-
-    @nn.compact
-    def __call__(self, x):  # [T, B, F] -> [T, B, A, size]
-        x = 0.5**0.5 * x + (1 - 0.5**0.5) * jax.lax.stop_gradient(x)
-        value = Stream(self.hidden, self.size, self.layer_norm)(x)[..., None, :]
-        advantage = Stream(self.hidden, self.actions * self.size, self.layer_norm)(x)
-        advantage = advantage.reshape(*x.shape[:2], self.actions, self.size)
-        return value + advantage - advantage.mean(-2, keepdims=True)
-
-
-class Table(nn.Module):
-    """One free number per state and action, zero at first; the observation is the one-hot state."""
-
-    actions: int
-    size: int
-
-    @nn.compact
-    def __call__(self, x):  # [T, B, states] -> [T, B, A, size]
-        table = self.param("table", nn.initializers.zeros, (x.shape[-1], self.actions * self.size))
-        return (x @ table).reshape(*x.shape[:2], self.actions, self.size)
-
-
 class QNetwork(nn.Module):
-    """Torso, then last layer."""
+    """Torso, core if there is one, last layer. A uint8 image counts as numbers from 0 to 1."""
 
     torso: nn.Module
+    core: modules.Core | None
     last: nn.Module
 
     def __call__(self, obs, carry, reset):
-        return self.last(self.torso(obs.astype(jnp.float32))), carry
+        x = obs.astype(jnp.float32) / (255.0 if obs.dtype == jnp.uint8 else 1.0)
+        x = self.torso(x)
+        if self.core is not None:
+            x, carry = self.core(x, carry, reset)
+        return self.last(x), carry
 
 
-def feed_forward(module: nn.Module) -> Network:
-    """A network without memory from a module (obs [T, B, *obs], carry, reset) -> (out, carry)."""
+def from_module(module: nn.Module, carry: CarryFn = lambda batch: (), rngs: tuple[str, ...] = ()) -> Network:
+    """A network from a module (obs [T, B, *obs], carry, reset [T, B]) -> (out, carry) that uses `rngs` to sample."""
 
     def init(key, obs):
-        return module.init(key, obs[None, None], (), jnp.zeros((1, 1), bool))
+        return module.init(key, obs[None, None], carry(1), jnp.zeros((1, 1), bool))
 
     def apply(params, key, obs, carry, reset):
-        return module.apply(params, obs, carry, reset)
+        keys = dict(zip(rngs, jax.random.split(key, len(rngs)), strict=True)) if rngs and key is not None else {}
+        return module.apply(params, obs, carry, reset, rngs=keys)
 
-    return Network(init, apply, lambda batch: (), False)
+    return Network(init, apply, carry, bool(jax.tree.leaves(carry(1))))
 
 
 def q_network(
@@ -158,50 +85,128 @@ def q_network(
     hidden_sizes=(),
     dueling=False,
     layer_norm=False,
+    noisy=False,
+    core="none",
+    core_size=128,
+    fractions="fixed",
+    samples=0,
 ) -> Network:
     """Build the network that `Config.network` names for observations of `obs_shape`.
 
-    The last of `hidden_sizes` is the output stream's, so that a dueling network splits before it.
+    The last of `hidden_sizes` is the output stream's, so that a dueling network splits before it. `fractions` says
+    whether a quantile head's are fixed, "sampled" (IQN) or "proposed" (FQF), `samples` how many.
 
     Raises:
         ConfigError: the network cannot read such observations.
     """
     if kind == "auto":
         kind = "minatar" if len(obs_shape) == 3 else "mlp"
-    if kind == "minatar" and (len(obs_shape) != 3 or min(obs_shape[:2]) < 3):
+    least = {"minatar": 3, "nature": 36, "impala": 1}.get(kind)
+    if least and (len(obs_shape) != 3 or min(obs_shape[:2]) < least):
         raise ConfigError(
-            f"network=minatar needs images [height, width, channels] of 3 x 3 or more, got {obs_shape}: choose mlp"
+            f"network={kind} needs images [height, width, channels] of {least} x {least} or more, got {obs_shape}: "
+            "choose mlp"
         )
     if kind == "tabular" and len(obs_shape) != 1:
         raise ConfigError(
             f"network=tabular needs a one-hot state [states], got observations of shape {obs_shape}: choose auto"
         )
     if kind == "tabular":
-        return feed_forward(QNetwork(MLP(()), Table(num_actions, head.size)))
+        return from_module(QNetwork(modules.MLP(()), None, modules.Table(num_actions, head.size)))
     *torso_sizes, hidden = hidden_sizes or (0,)
-    torso = {"mlp": MLP, "minatar": MinAtarConvolution}[kind](tuple(torso_sizes), layer_norm)
-    last = (Dueling if dueling else Plain)(hidden, num_actions, head.size, layer_norm)
-    return feed_forward(QNetwork(torso, last))
+    dense = modules.NoisyDense if noisy else nn.Dense
+    last = (modules.Dueling if dueling else modules.Plain)(hidden, num_actions, head.size, layer_norm, dense)
+    if fractions != "fixed":
+        kinds = {"sampled": modules.ImplicitQuantiles, "proposed": modules.ProposedQuantiles}
+        last = kinds[fractions](last, samples)
+    rngs = ("noise",) * noisy + ("fractions",) * (fractions == "sampled")
+    torso = modules.TORSOS[kind](tuple(torso_sizes), layer_norm)
+    if core == "none":
+        return from_module(QNetwork(torso, None, last), rngs=rngs)
+
+    def carry(batch):
+        cell = modules.CELLS[core](core_size)
+        return jax.tree.map(jnp.zeros_like, cell.initialize_carry(jax.random.key(0), (batch, core_size)))
+
+    return from_module(QNetwork(torso, modules.Core(core, core_size), last), carry, rngs)
+
+
+def with_prior(network: Network, scale: float = 3.0) -> Network:
+    """Add `scale` times a second, random network that is never trained (Osband et al. 2018)."""
+
+    def init(key, obs):
+        k_learnt, k_prior = jax.random.split(key)
+        return {"learnt": network.init(k_learnt, obs), "prior": network.init(k_prior, obs)}
+
+    def apply(params, key, obs, carry, reset):
+        keys = (None, None) if key is None else jax.random.split(key)
+        out, carry = network.apply(params["learnt"], keys[0], obs, carry, reset)
+        prior, _ = network.apply(jax.lax.stop_gradient(params["prior"]), keys[1], obs, carry, reset)
+        return jax.tree.map(lambda x, y: x + scale * jax.lax.stop_gradient(y), out, prior), carry
+
+    return Network(init, apply, network.carry, network.recurrent)
 
 
 class Policy(NamedTuple):
     """What acting needs of a network and a head, in training, evaluation and elsewhere."""
 
-    values: "ValuesFn"
+    values: "ValuesFn"  # expected returns [B, A]
     carry: CarryFn
+    members: "ValuesFn"  # the same of each member of an ensemble [B, K, A]; K is 1 for a single network
+    kept: Callable[[PyTree], PyTree]  # the part of the carry that replay has to keep
 
 
 class ValuesFn(Protocol):
-    def __call__(self, params: PyTree, key: Key, obs: Array, carry: PyTree, reset: Array) -> tuple[Array, PyTree]:
-        """Return (expected returns [B, A], carry) for obs [B, *obs]; `reset` [B] clears the carry first."""
+    def __call__(
+        self, params: PyTree, key: Key | None, obs: Array, carry: PyTree, reset: Array
+    ) -> tuple[Array, PyTree]:
+        """Return (expected returns, carry) for obs [B, *obs]; `reset` [B] clears the carry first.
+
+        Without a key a network that samples does not: that is how a trained agent is evaluated.
+        """
         ...
 
 
-def make_policy(network: Network, head: Head) -> Policy:
-    """One tick of `network`, read through `head`."""
+def make_policy(network: Network, head: Head, ensemble: int = 1) -> Policy:
+    """One tick of `network`, read through `head`; with an ensemble, parameters have a leading axis [K]."""
 
-    def values(params, key, obs, carry, reset):
+    def one(params, key, obs, carry, reset):
         out, carry = network.apply(params, key, obs[None], carry, reset[None])
         return head.atoms(out).mean()[0], carry
 
-    return Policy(values, network.carry)
+    def members(params, key, obs, carry, reset):
+        if ensemble == 1:
+            values, carry = one(params, key, obs, carry, reset)
+            return values[:, None], carry
+        keys = None if key is None else jax.random.split(key, ensemble)
+        over = (0, None if key is None else 0, None, None, None)
+        return jax.vmap(one, over, (1, None))(params, keys, obs, carry, reset)
+
+    return Policy(_mean_of(members), network.carry, members, lambda carry: carry)
+
+
+def _mean_of(members: ValuesFn) -> ValuesFn:
+    def values(params, key, obs, carry, reset):
+        values, carry = members(params, key, obs, carry, reset)
+        return values.mean(1), carry
+
+    return values
+
+
+def see_frames(policy: Policy, obs: Array, frames: int) -> Policy:
+    """Let `policy` see the newest `frames` observations like `obs`; the older ones travel in its carry.
+
+    A carry of zeros, with which an episode starts, is a stack of zeros.
+    """
+
+    def members(params, key, obs, carry, reset):
+        before, inner = carry
+        before = [jnp.where(jnp.expand_dims(reset, range(1, x.ndim)), jnp.zeros_like(x), x) for x in before]
+        seen = [*before, obs]
+        values, inner = policy.members(params, key, join_frames(seen, 1), inner, reset)
+        return values, (tuple(seen[1:]), inner)
+
+    def carry(batch):
+        return tuple(jnp.zeros((batch, *obs.shape), obs.dtype) for _ in range(frames - 1)), policy.carry(batch)
+
+    return Policy(_mean_of(members), carry, members, lambda carry: policy.kept(carry[1]))

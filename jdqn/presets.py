@@ -11,27 +11,63 @@ from .config import (
     Config,
     ConfigError,
     Hyper,
+    lead,
     replay_slots,
     segment_length,
-    validate_config,
-    validate_hyper,
     warm_up_iterations,
 )
-from .learner import make_learner
+from .learner import ensemble, make_learner
 from .trainer import Trainer, make_trainer
+from .types import Array
+from .validation import validate_config, validate_hyper
 
 # What each algorithm picks; what it does not name it shares with the others.
+PRIORITISED = dict(replay="prioritised")
+PQN = dict(
+    replay="last_rollout", target="lambda_returns", layer_norm=True, num_envs=32, rollout_length=32, batch_size=4,
+    updates=16, warm_up_steps=0, target_period=1, n_step=1, optimizer="radam", learning_rate=5e-4,
+    learning_rate_final_fraction=0.0, epsilon_end=0.05, epsilon_steps=100_000.0,
+)  # fmt: skip
+MUNCHAUSEN = dict(target="munchausen", n_step=1)
 ALGORITHMS: dict[str, dict[str, Any]] = {
     # One transition of memory, a table and plain gradient steps: Q(s,a) += rate * TD error (Watkins 1989).
     "q_learning": dict(
-        network="tabular", optimizer="sgd", loss="squared", num_envs=1, batch_size=1, replay_size=2, warm_up_steps=0,
-        target_period=1, max_gradient_norm=1e6, learning_rate=0.1, learning_rate_final_fraction=0.0,
-        epsilon_end=0.5, epsilon_steps=200_000.0,
+        network="tabular", optimizer="sgd", loss="squared", num_envs=1, rollout_length=1, updates=1, batch_size=1,
+        replay_size=2, warm_up_steps=0, n_step=1, target_period=1, max_gradient_norm=1e6, learning_rate=0.1,
+        learning_rate_final_fraction=0.0, epsilon_end=0.5, epsilon_steps=200_000.0,
     ),
     "dqn": dict(),
     "double": dict(double=True),
     "dueling": dict(double=True, dueling=True),
+    "per": dict(double=True, **PRIORITISED),
     "nstep": dict(n_step=3),
+    "c51": dict(head="categorical"),
+    "hl_gauss": dict(head="hl_gauss"),
+    "qrdqn": dict(head="quantile"),
+    "iqn": dict(head="implicit_quantile", atoms=8),
+    "fqf": dict(head="parameterised_quantile", atoms=8),
+    "noisy": dict(noisy=True, epsilon_start=0.0, epsilon_end=0.0),
+    "rainbow": dict(
+        head="categorical", double=True, dueling=True, noisy=True, n_step=3, epsilon_start=0.0, epsilon_end=0.0,
+        priority_exponent=0.5, **PRIORITISED,
+    ),
+    "munchausen": dict(**MUNCHAUSEN),
+    "miqn": dict(head="implicit_quantile", atoms=8, **MUNCHAUSEN),
+    "bootstrapped": dict(ensemble=10, exploration="member", epsilon_start=0.0, epsilon_end=0.0),
+    "pqn": dict(**PQN),
+    "pqn_rnn": dict(core="gru", **PQN),
+    "apex": dict(
+        double=True, dueling=True, n_step=3, exploration="ladder", num_envs=32, **PRIORITISED,
+    ),
+    "r2d2": dict(
+        double=True, dueling=True, core="lstm", n_step=5, burn_in=8, unroll_length=16, value_rescaling=True,
+        exploration="ladder", num_envs=32, batch_size=32, **PRIORITISED, priority_exponent=0.9,
+        importance_exponent=0.6, importance_final_exponent=0.6,
+    ),
+    "btr": dict(
+        head="implicit_quantile", atoms=8, dueling=True, noisy=True, target="munchausen", n_step=3,
+        epsilon_start=0.0, epsilon_end=0.0, layer_norm=True, **PRIORITISED,
+    ),
 }  # fmt: skip
 
 # Settings tuned for one environment, whichever the algorithm.
@@ -39,7 +75,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "CartPole-v1": dict(
         total_steps=100_000, num_envs=8, rollout_length=2, updates=2, batch_size=64, replay_size=16_000, n_step=10,
         hidden_sizes=(64, 64), target_period=20, learning_rate=1e-3, learning_rate_final_fraction=0.0,
-        epsilon_end=0.15, epsilon_steps=16_000.0,
+        epsilon_end=0.15, epsilon_steps=16_000.0, value_min=0.0, value_max=100.0,
     ),
     "FrozenLake-misc": dict(total_steps=200_000),
 }  # fmt: skip
@@ -68,7 +104,7 @@ def defaults(algorithm: str, environment: str, **overrides) -> tuple[Config, Hyp
         near = difflib.get_close_matches(field, [*static, *Hyper._fields], 3, 0.4)
         raise ConfigError(f"unknown setting {field}" + (f": did you mean {' or '.join(near)}?" if near else ""))
     config = Config(**{k: v for k, v in row.items() if k in static})
-    length = {"learning_rate_steps": float(config.total_steps)}
+    length = dict.fromkeys(("learning_rate_steps", "importance_steps"), float(config.total_steps))
     return config, Hyper(**length | {k: v for k, v in row.items() if k in Hyper._fields})
 
 
@@ -80,23 +116,81 @@ def build(config: Config, env: envs.Env) -> Trainer:
     """
     validate_config(config)
     obs = jax.eval_shape(env.reset, jax.random.key(0))[1]
-    head = heads.scalar(config.loss)
-    network = networks.q_network(
-        config.network,
-        obs.shape,
-        env.num_actions,
-        head,
-        hidden_sizes=config.hidden_sizes,
-        dueling=config.dueling,
-        layer_norm=config.layer_norm,
-    )
-    memory = replay.uniform(replay_slots(config), config.rollout_length, config.batch_size, segment_length(config))
+    seen = jax.eval_shape(lambda x: _stack(x, config.frame_stack), obs)
+    head = _head(config)
+
+    def network_with(samples: int) -> networks.Network:
+        network = networks.q_network(
+            config.network, seen.shape, env.num_actions, head, hidden_sizes=config.hidden_sizes,
+            dueling=config.dueling, layer_norm=config.layer_norm, noisy=config.noisy, core=config.core,
+            core_size=config.core_size, fractions=FRACTIONS.get(config.head, "fixed"), samples=samples,
+        )  # fmt: skip
+        return networks.with_prior(network) if config.ensemble > 1 else network
+
+    learning, acting = network_with(config.atoms), network_with(_acting_samples(config))
+    policy = networks.make_policy(acting, head, config.ensemble)
     learner = make_learner(
-        network, head, targets.greedy(config.double), n=config.n_step, target_period=config.target_period,
-        optimizer=config.optimizer,
+        learning, head, _target(config), n=config.n_step, target_period=config.target_period,
+        optimizer=config.optimizer, schedule=config.learning_rate_schedule, burn_in=config.burn_in,
     )  # fmt: skip
+    if config.ensemble > 1:
+        learner = ensemble(learner, config.ensemble)
+    if config.frame_stack > 1:
+        policy = networks.see_frames(policy, obs, config.frame_stack)
+        init = learner.init
+        learner = learner._replace(init=lambda key, obs, hyper: init(key, _stack(obs, config.frame_stack), hyper))
     return make_trainer(
-        envs.vectorise(env, config.num_envs), networks.make_policy(network, head), exploration.epsilon_greedy(),
-        memory, learner, rollout_length=config.rollout_length, updates=config.updates,
-        num_warm_up=warm_up_iterations(config),
+        envs.vectorise(env, config.num_envs), policy, _exploration(config), _replay(config), learner,
+        rollout_length=config.rollout_length, updates=config.updates, num_warm_up=warm_up_iterations(config),
     )  # fmt: skip
+
+
+FRACTIONS = {"implicit_quantile": "sampled", "parameterised_quantile": "proposed"}
+
+
+def _stack(obs: Array, frames: int) -> Array:
+    return obs if frames == 1 else replay.join_frames([obs] * frames, 0)
+
+
+def _acting_samples(config: Config) -> int:
+    return config.acting_atoms if config.head == "implicit_quantile" else config.atoms
+
+
+def _head(config: Config) -> heads.Head:
+    support = config.value_min, config.value_max, config.atoms
+    return {
+        "scalar": lambda: heads.scalar(config.loss, config.value_rescaling),
+        "categorical": lambda: heads.categorical(*support),
+        "hl_gauss": lambda: heads.hl_gauss(*support),
+        "quantile": lambda: heads.quantile(config.atoms),
+        "implicit_quantile": heads.implicit_quantile,
+        "parameterised_quantile": heads.implicit_quantile,
+    }[config.head]()
+
+
+def _target(config: Config) -> targets.TargetFn:
+    return {
+        "greedy": lambda: targets.greedy(config.double),
+        "munchausen": targets.munchausen,
+        "lambda_returns": targets.lambda_returns,
+    }[config.target]()
+
+
+def _exploration(config: Config) -> exploration.Exploration:
+    return {
+        "epsilon_greedy": exploration.epsilon_greedy,
+        "ladder": lambda: exploration.epsilon_greedy(exploration.ladder),
+        "softmax": exploration.softmax,
+        "member": lambda: exploration.member(config.ensemble),
+    }[config.exploration]()
+
+
+def _replay(config: Config) -> replay.Replay:
+    length, rollout = segment_length(config), config.rollout_length
+    single = lead(config) if config.unroll_length == 1 else -1
+    memory = {
+        "uniform": lambda: replay.uniform(replay_slots(config), rollout, config.batch_size, length),
+        "prioritised": lambda: replay.prioritised(replay_slots(config), rollout, config.batch_size, length, single),
+        "last_rollout": lambda: replay.last_rollout(rollout, config.batch_size, config.num_envs, length),
+    }[config.replay]()
+    return memory if config.frame_stack == 1 else replay.stacked(memory, config.frame_stack)

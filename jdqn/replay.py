@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from . import sum_tree
 from .config import Hyper
 from .types import Array, Key, PyTree, Row, Sample
 
@@ -27,8 +28,11 @@ class AddFn(Protocol):
 
 
 class SampleFn(Protocol):
-    def __call__(self, key: Key, state: PyTree, rollouts: Array, hyper: Hyper) -> Sample:
-        """Draw B segments of L rows from what `rollouts` rollouts left. At least L rows must be there."""
+    def __call__(self, key: Key, state: PyTree, rollouts: Array, update: Array, hyper: Hyper) -> Sample:
+        """Draw B segments of L rows from what `rollouts` rollouts left. At least L rows must be there.
+
+        `key` is the same for all updates of an iteration; `update` counts them from 0.
+        """
         ...
 
 
@@ -86,8 +90,8 @@ def uniform(slots: int, rollout_length: int, batch_size: int, segment_length: in
         start = rollouts % slots * rollout_length
         return jax.tree.map(lambda d, r: _write(d, r, start), state, rollout)
 
-    def sample(key, state, rollouts, hyper):
-        k_row, k_env = jax.random.split(key)
+    def sample(key, state, rollouts, update, hyper):
+        k_row, k_env = jax.random.split(jax.random.fold_in(key, update))
         num_envs = state.reward.shape[1]
         oldest = jnp.where(rollouts > slots, rollouts % slots, 0) * rollout_length
         starts = jnp.minimum(rollouts, slots) * rollout_length - segment_length + 1
@@ -101,3 +105,119 @@ def uniform(slots: int, rollout_length: int, batch_size: int, segment_length: in
         return state
 
     return Replay(init, add, sample, update)
+
+
+class Prioritised(NamedTuple):
+    """State of prioritised replay."""
+
+    rows: Row  # [slots * T, E, ...]
+    tree: sum_tree.Tree  # priority ^ exponent of the segment that starts at each row, flat [slots * T * E]
+    highest: Array  # [] the largest such number so far
+
+
+def prioritised(slots: int, rollout_length: int, batch_size: int, segment_length: int, lead: int = 0) -> Replay:
+    """A ring whose segments are drawn in proportion to priority ^ exponent (Schaul et al. 2016).
+
+    A segment gets the highest priority so far when its rows are complete, then whatever `update` says. One that cannot
+    be learnt from has none: it is cut by the ring's write head, or its single learnt row is a last row.
+
+    Args:
+        lead: rows at a segment's start that are not learnt from, where exactly one row is; -1 where several are, and
+            the learner's weights alone decide.
+
+    Weights are (N P)^-beta over their maximum in the batch, so N cancels; beta rises linearly to its final value.
+    The ring must keep a rollout more than a segment.
+    """
+    ring = uniform(slots, rollout_length, batch_size, segment_length)
+    capacity, behind = slots * rollout_length, segment_length - 1
+
+    def init(row):
+        return Prioritised(ring.init(row), sum_tree.init(capacity * row.reward.shape[0]), jnp.ones(()))
+
+    def add(state, rollout, rollouts, hyper):
+        rows = ring.add(state.rows, rollout, rollouts, hyper)
+        num_envs = rollout.reward.shape[1]
+        newest = (rollouts + 1) * rollout_length  # ticks stored so far, ever
+        ticks = newest - rollout_length - behind + jnp.arange(rollout_length + behind)
+        complete = (ticks >= 0) & (ticks < newest - behind)
+        learnable = ~rows.last[(ticks + lead) % capacity] if lead >= 0 else True  # [ticks, E]
+        priority = jnp.where(complete[:, None] & learnable, state.highest, 0.0)
+        indices = (ticks % capacity)[:, None] * num_envs + jnp.arange(num_envs)
+        # Segments older than this rollout were complete, and priced, when the last one came.
+        fresh = slice(None, rollout_length), slice(max(rollout_length, behind), None)
+        tree = state.tree
+        for part in fresh if behind else fresh[:1]:
+            if indices[part].size:
+                tree = sum_tree.write(tree, indices[part].reshape(-1), priority[part].reshape(-1))
+        return Prioritised(rows, tree, state.highest)
+
+    def sample(key, state, rollouts, update, hyper):
+        num_envs = state.rows.reward.shape[1]
+        indices, probability = sum_tree.sample(state.tree, jax.random.fold_in(key, update), batch_size)
+        row = (indices // num_envs + jnp.arange(segment_length)[:, None]) % capacity
+        rows = jax.tree.map(lambda d: d[row, indices % num_envs], state.rows)
+        progress = jnp.clip(rollouts * float(rollout_length * num_envs) / hyper.importance_steps, 0.0, 1.0)
+        beta = hyper.importance_exponent + progress * (hyper.importance_final_exponent - hyper.importance_exponent)
+        weight = probability**-beta
+        return Sample(rows, indices, weight / weight.max())
+
+    def update(state, indices, error, hyper):
+        priority = (error + 1e-6) ** hyper.priority_exponent
+        tree = sum_tree.write(state.tree, indices, priority)
+        return Prioritised(state.rows, tree, jnp.maximum(state.highest, priority.max()))
+
+    return Replay(init, add, sample, update)
+
+
+def last_rollout(rollout_length: int, batch_size: int, num_envs: int, segment_length: int) -> Replay:
+    """The newest rollout, and as many rows before it as make up a segment (PQN, Gallici et al. 2024).
+
+    The newest rows, which nothing follows yet, only bootstrap; they are learnt from when the next rollout is there. A
+    sample is the whole time of `batch_size` environments: num_envs / batch_size updates go once through all of them
+    in a random order, then a new order begins.
+    """
+    parts = num_envs // batch_size
+
+    def init(row):
+        empty = jax.tree.map(lambda x: jnp.zeros((segment_length, *x.shape), x.dtype), row)
+        return empty._replace(last=jnp.ones_like(empty.last))  # nothing to learn from
+
+    def add(state, rollout, rollouts, hyper):
+        return jax.tree.map(lambda old, new: jnp.concatenate([old[rollout_length:], new]), state, rollout)
+
+    def sample(key, state, rollouts, update, hyper):
+        order = jax.random.permutation(jax.random.fold_in(key, update // parts), num_envs).reshape(parts, batch_size)
+        env = order[update % parts]
+        return Sample(jax.tree.map(lambda d: d[:, env], state), env, jnp.ones(batch_size))
+
+    def update(state, indices, error, hyper):
+        return state
+
+    return Replay(init, add, sample, update)
+
+
+def stacked(replay: Replay, frames: int) -> Replay:
+    """Turn single stored frames into stacks newest last; `replay` draws frames - 1 more rows before.
+
+    A stack never reaches across an episode's beginning: what would lie before it is zero, as when acting.
+    """
+
+    def sample(key, state, rollouts, update, hyper):
+        drawn = replay.sample(key, state, rollouts, update, hyper)
+        rows = drawn.rows
+        length = rows.last.shape[0] - frames + 1
+        frames_of, same = [], jnp.ones((length, *rows.last.shape[1:]), bool)  # [L, B] still in the episode
+        for start in range(frames - 1, -1, -1):
+            frame = rows.obs[start : start + length]
+            frames_of.append(jnp.where(jnp.expand_dims(same, range(2, frame.ndim)), frame, jnp.zeros_like(frame)))
+            if start:
+                same &= ~rows.last[start - 1 : start - 1 + length]
+        rows = jax.tree.map(lambda x: x[frames - 1 :], rows)
+        return drawn._replace(rows=rows._replace(obs=join_frames(frames_of[::-1], 2)))
+
+    return replay._replace(sample=sample)
+
+
+def join_frames(frames: list[Array], leading: int) -> Array:
+    """Join frames along their last axis, or along a new one if they are planes; they have `leading` batch axes."""
+    return jnp.stack(frames, -1) if frames[0].ndim - leading == 2 else jnp.concatenate(frames, -1)

@@ -16,13 +16,14 @@ import tyro
 from rich.console import Console
 
 from . import __version__, envs
-from .config import Config, ConfigError, Hyper, validate_config, validate_hyper
+from .config import Config, ConfigError, Hyper
 from .host.checkpoint import Checkpoints
 from .host.console import ProgressBar, conclude, describe
 from .host.folder import RunFolder, read_metrics
 from .host.program import Interrupted, Plan, Run
 from .host.statistics import summary
 from .presets import defaults
+from .validation import validate_config, validate_hyper
 
 PROGRAM = "python -m jdqn.run"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "orbax-checkpoint", "numpy")

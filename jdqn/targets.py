@@ -76,3 +76,56 @@ def greedy(double: bool = False) -> TargetFn:
         return Atoms(returns.reward[..., None] + returns.discount[..., None] * value, weight)
 
     return target
+
+
+def munchausen(mixture: bool = False) -> TargetFn:
+    """Soft values at the next state and a clipped log-policy bonus now (Vieillard et al. 2020).
+
+    The policy is softmax(Q_target / temperature), at both states. The next state's return averages over actions atom
+    by atom where that means something (quantile heads: the published M-IQN; an expected value either way); with
+    `mixture`, and for heads with fixed returns (C51), it is the mixture of the actions' distributions.
+    With n > 1 the bonus is that of the first action.
+    """
+
+    def target(head, hyper, outputs, action, returns):
+        temperature = hyper.munchausen_temperature
+
+        def log_policy(out):
+            return jax.nn.log_softmax(head.atoms(out).mean() / temperature)
+
+        now = jnp.take_along_axis(log_policy(outputs.now_target), action[..., None], -1)
+        bonus = hyper.munchausen_scale * jnp.clip(temperature * now, hyper.munchausen_floor, 0.0)
+        log_next = log_policy(outputs.next_target)[..., None]  # [U, B, A, 1]
+        value, weight = head.atoms(outputs.next_target)  # [U, B, A, N]
+        value, policy = value - temperature * log_next, jnp.exp(log_next)
+        if head.aligned and not mixture:
+            value, weight = (policy * value).sum(-2), weight[..., 0, :]
+        else:
+            value, weight = (x.reshape(*x.shape[:-2], -1) for x in (value, policy * weight))
+        return Atoms(returns.reward[..., None] + bonus + returns.discount[..., None] * value, weight)
+
+    return target
+
+
+def lambda_returns() -> TargetFn:
+    """Peng's Q(lambda) along the segment, an expected return (Peng and Williams 1994; PQN, Gallici et al. 2024).
+
+    G_t = r_t + discount_t ((1 - lambda) V_t+1 + lambda G_t+1), where V is the best next value. At an episode's last
+    row and at the segment's end G_t+1 is V_t+1. Needs n = 1.
+    """
+
+    def target(head, hyper, outputs, action, returns):
+        value = head.atoms(outputs.next_target).mean().max(-1)  # [U, B]
+        end = jnp.zeros(value.shape, bool).at[-1].set(True)
+
+        def back(following, row):
+            reward, discount, stop, value = row
+            mixed = (1 - hyper.trace_decay) * value + hyper.trace_decay * following
+            total = reward + discount * jnp.where(stop, value, mixed)
+            return total, total
+
+        rows = (returns.reward, returns.discount, returns.ended | end, value)
+        _, total = jax.lax.scan(back, jnp.zeros_like(value[-1]), rows, reverse=True)
+        return Atoms(total[..., None], jnp.ones_like(total[..., None]))
+
+    return target

@@ -93,17 +93,17 @@ def make_trainer(
     num_envs = env.num_envs
     ticks = num_envs * rollout_length
 
-    def collect(key, actor, params, epsilon):
+    def collect(key, actor, params, epsilon, hyper):
         """Act for one rollout: (actor, rows [T, E, ...], ended [T, E], returns [T, E], lengths [T, E])."""
 
         def tick(actor, t):
             k_network, k_select, k_env = jax.random.split(jax.random.fold_in(key, t), 3)
             no_reset = jnp.zeros(num_envs, bool)  # the carry is cleared below, on leaving a last row
-            values, carry = policy.values(params, k_network, actor.obs, actor.carry, no_reset)
-            action, memory = exploration.select(k_select, actor.memory, values, actor.last, epsilon)
+            values, carry = policy.members(params, k_network, actor.obs, actor.carry, no_reset)
+            action, memory = exploration.select(k_select, actor.memory, values, actor.last, epsilon, hyper)
             env_state, after = env.step(k_env, actor.env_state, actor.last, action)
-            row = Row(actor.obs, action, after.reward, after.terminated, actor.last, actor.carry)
-            carry = jax.tree.map(lambda c: jnp.where(jnp.expand_dims(actor.last, range(1, c.ndim)), 0, c), carry)
+            row = Row(actor.obs, action, after.reward, after.terminated, actor.last, policy.kept(actor.carry))
+            carry = jax.tree.map(lambda c: jnp.where(_like(actor.last, c), jnp.zeros_like(c), c), carry)
             total = actor.episode_return + after.reward
             length = actor.episode_length + ~actor.last
             actor = Actor(
@@ -116,7 +116,7 @@ def make_trainer(
         return actor, rows, (ended, returns, lengths)
 
     def act_and_remember(state, hyper, i, key, epsilon):
-        actor, rows, (ended, returns, lengths) = collect(key, state.actor, state.learner.params, epsilon)
+        actor, rows, (ended, returns, lengths) = collect(key, state.actor, state.learner.params, epsilon, hyper)
         state = state._replace(actor=actor, replay=replay.add(state.replay, rows, i, hyper))
         nothing = LearnMetrics.full(jnp.nan)
         return state, Metrics(
@@ -132,7 +132,7 @@ def make_trainer(
             env_state, obs, none, policy.carry(num_envs), exploration.init(k_memory, num_envs),
             jnp.zeros(num_envs), jnp.zeros(num_envs, jnp.int32),
         )  # fmt: skip
-        rows = jax.eval_shape(lambda *x: collect(*x)[1], k_run, actor, learning.params, jnp.ones(num_envs))
+        rows = jax.eval_shape(lambda *x: collect(*x)[1], k_run, actor, learning.params, jnp.ones(num_envs), hyper)
         row = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), rows)
         return State(k_run, actor, learning, replay.init(row))
 
@@ -141,15 +141,15 @@ def make_trainer(
         return act_and_remember(state, hyper, i, key, jnp.ones(num_envs))
 
     def step(state, hyper, i):
-        k_act, k_learn = jax.random.split(jax.random.fold_in(state.key, i))
+        k_act, k_sample, k_learn = jax.random.split(jax.random.fold_in(state.key, i), 3)
         elapsed = i * float(ticks)
         state, metrics = act_and_remember(state, hyper, i, k_act, exploration.epsilon(elapsed, num_envs, hyper))
 
         def learn(u, carry):
             learning, memory, sums = carry
-            k_sample, k_loss = jax.random.split(jax.random.fold_in(k_learn, u))
-            sample = replay.sample(k_sample, memory, i + 1, hyper)
+            sample = replay.sample(k_sample, memory, i + 1, u, hyper)
             count = (i - num_warm_up) * updates + u + 1
+            k_loss = jax.random.fold_in(k_learn, u)
             learning, error, metrics = learner.update(k_loss, learning, sample, count, elapsed, hyper)
             memory = replay.update(memory, sample.indices, error, hyper)
             return learning, memory, jax.tree.map(jnp.add, sums, metrics)
@@ -163,6 +163,11 @@ def make_trainer(
         return state._replace(learner=learning, replay=memory), metrics._replace(learn=learnt)
 
     return Trainer(init, warm_up, step, num_warm_up, policy, ticks, updates)
+
+
+def _like(flags: Array, x: Array) -> Array:
+    """flags [E] with as many axes as x [E, ...]."""
+    return jnp.expand_dims(flags, range(1, x.ndim))
 
 
 def run(trainer: Trainer, state: State, hyper: Hyper, start: Array | int, iterations: int) -> tuple[State, Metrics]:

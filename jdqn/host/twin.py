@@ -30,9 +30,9 @@ def play(name: str, policy: Policy, params: PyTree, seed: int, episodes: int = 1
     encode = _one_hot(int(space.n)) if isinstance(space, gymnasium.spaces.Discrete) else np.float32
 
     @jax.jit
-    def act(params, key, obs, hidden):
+    def act(params, obs, hidden):
         values, hidden = jax.vmap(policy.values, (0, None, 0, 0, None))(
-            params, key, obs, hidden, jnp.zeros(episodes, bool)
+            params, None, obs, hidden, jnp.zeros(episodes, bool)
         )
         return values.argmax(-1), hidden
 
@@ -41,7 +41,7 @@ def play(name: str, policy: Policy, params: PyTree, seed: int, episodes: int = 1
     returns, playing, t = np.zeros(len(envs)), np.ones(len(envs), bool), 0
     while playing.any():
         batch = np.stack([encode(o) for o in obs]).reshape(agents, episodes, *np.shape(encode(obs[0])))
-        action, hidden = act(params, jax.random.fold_in(jax.random.key(seed), t), batch, hidden)
+        action, hidden = act(params, batch, hidden)
         action = np.asarray(action).reshape(-1)
         for e in np.flatnonzero(playing):
             obs[e], reward, terminated, truncated, _ = envs[e].step(int(action[e]))
