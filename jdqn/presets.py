@@ -24,9 +24,9 @@ from .trainer import Trainer, make_trainer
 ALGORITHMS: dict[str, dict[str, Any]] = {
     # One transition of memory, a table and plain gradient steps: Q(s,a) += rate * TD error (Watkins 1989).
     "q_learning": dict(
-        network="tabular", optimizer="sgd", loss="squared", num_envs=1, batch_size=1, replay_size=2, warm_up_steps=0,
-        target_period=1, max_gradient_norm=1e6, learning_rate=0.1, learning_rate_final_fraction=0.0,
-        epsilon_end=0.5, epsilon_steps=200_000.0,
+        network="tabular", optimizer="sgd", loss="squared", num_envs=1, rollout_length=1, updates=1, batch_size=1,
+        replay_size=2, warm_up_steps=0, n_step=1, target_period=1, max_gradient_norm=1e6, learning_rate=0.1,
+        learning_rate_final_fraction=0.0, epsilon_end=0.5, epsilon_steps=200_000.0,
     ),
     "dqn": dict(),
     "double": dict(double=True),
@@ -65,7 +65,7 @@ def defaults(algorithm: str, environment: str, **overrides) -> tuple[Config, Hyp
     row = ENVIRONMENTS.get(environment, {}) | ALGORITHMS[algorithm] | overrides
     static = {field.name for field in dataclasses.fields(Config)}
     for field in row.keys() - static - set(Hyper._fields):
-        near = difflib.get_close_matches(field, [*static, *Hyper._fields], 3, 0.4)
+        near = difflib.get_close_matches(field, [*static, *Hyper._fields, "algorithm", "environment"], 3, 0.4)
         raise ConfigError(f"unknown setting {field}" + (f": did you mean {' or '.join(near)}?" if near else ""))
     config = Config(**{k: v for k, v in row.items() if k in static})
     length = {"learning_rate_steps": float(config.total_steps)}
@@ -80,6 +80,11 @@ def build(config: Config, env: envs.Env) -> Trainer:
     """
     validate_config(config)
     obs = jax.eval_shape(env.reset, jax.random.key(0))[1]
+    if config.network == "tabular" and (obs.ndim != 1 or obs.dtype != bool):
+        raise ConfigError(
+            f"network=tabular needs a one-hot state, bool [states], and {env.name} shows {obs.dtype}{list(obs.shape)}: "
+            "choose network=auto, and an algorithm other than q_learning"
+        )
     head = heads.scalar(config.loss)
     network = networks.q_network(
         config.network,
