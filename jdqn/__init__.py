@@ -7,12 +7,13 @@
 """
 
 from . import envs
+from .build import build
 from .config import Config, ConfigError, Hyper, total_iterations
 from .envs import Env, Step
 from .evaluate import Evaluation, evaluate
 from .parallel import Population, over_agents
-from .presets import ALGORITHMS, build, preset
-from .trainer import Metrics, State, Trainer, run, train
+from .presets import ALGORITHMS, preset
+from .trainer import Metrics, State, Trainer, advance, train
 from .types import Atoms, Row, Sample
 from .version import __version__
 
@@ -32,12 +33,12 @@ __all__ = [
     "Step",
     "Trainer",
     "__version__",
+    "advance",
     "build",
     "envs",
     "evaluate",
     "over_agents",
     "preset",
-    "run",
     "total_iterations",
     "train",
 ]

@@ -1,24 +1,10 @@
-"""The family as data: one row per algorithm, tuned rows per environment, and how a row is built."""
+"""The family as data: one row per algorithm, and tuned rows per environment."""
 
 import dataclasses
 import difflib
 from typing import Any
 
-import jax
-
-from . import envs, exploration, heads, networks, replay, targets
-from .config import (
-    Config,
-    ConfigError,
-    Hyper,
-    lead,
-    replay_slots,
-    segment_length,
-    warm_up_iterations,
-)
-from .learner import ensemble, make_learner
-from .trainer import Trainer, make_trainer
-from .types import Array
+from .config import Config, ConfigError, Hyper
 from .validation import validate_config, validate_hyper
 
 # What each algorithm picks; what it does not name it shares with the others.
@@ -101,96 +87,8 @@ def defaults(algorithm: str, environment: str, **overrides) -> tuple[Config, Hyp
     row = ENVIRONMENTS.get(environment, {}) | ALGORITHMS[algorithm] | overrides
     static = {field.name for field in dataclasses.fields(Config)}
     for field in row.keys() - static - set(Hyper._fields):
-        near = difflib.get_close_matches(field, [*static, *Hyper._fields], 3, 0.4)
+        near = difflib.get_close_matches(field, [*static, *Hyper._fields, "algorithm", "environment"], 3, 0.4)
         raise ConfigError(f"unknown setting {field}" + (f": did you mean {' or '.join(near)}?" if near else ""))
     config = Config(**{k: v for k, v in row.items() if k in static})
     length = dict.fromkeys(("learning_rate_steps", "importance_steps"), float(config.total_steps))
     return config, Hyper(**length | {k: v for k, v in row.items() if k in Hyper._fields})
-
-
-def build(config: Config, env: envs.Env) -> Trainer:
-    """Make the parts that `config` names and join them.
-
-    Raises:
-        ConfigError: settings that cannot work, or that do not suit the environment's observations.
-    """
-    validate_config(config)
-    obs = jax.eval_shape(env.reset, jax.random.key(0))[1]
-    seen = jax.eval_shape(lambda x: _stack(x, config.frame_stack), obs)
-    head = _head(config)
-
-    def network_with(samples: int) -> networks.Network:
-        network = networks.q_network(
-            config.network, seen.shape, env.num_actions, head, hidden_sizes=config.hidden_sizes,
-            dueling=config.dueling, layer_norm=config.layer_norm, noisy=config.noisy, core=config.core,
-            core_size=config.core_size, fractions=FRACTIONS.get(config.head, "fixed"), samples=samples,
-        )  # fmt: skip
-        return networks.with_prior(network) if config.ensemble > 1 else network
-
-    learning, acting = network_with(config.atoms), network_with(_acting_samples(config))
-    policy = networks.make_policy(acting, head, config.ensemble)
-    learner = make_learner(
-        learning, head, _target(config), n=config.n_step, target_period=config.target_period,
-        optimizer=config.optimizer, schedule=config.learning_rate_schedule, burn_in=config.burn_in,
-    )  # fmt: skip
-    if config.ensemble > 1:
-        learner = ensemble(learner, config.ensemble)
-    if config.frame_stack > 1:
-        policy = networks.see_frames(policy, obs, config.frame_stack)
-        init = learner.init
-        learner = learner._replace(init=lambda key, obs, hyper: init(key, _stack(obs, config.frame_stack), hyper))
-    return make_trainer(
-        envs.vectorise(env, config.num_envs), policy, _exploration(config), _replay(config), learner,
-        rollout_length=config.rollout_length, updates=config.updates, num_warm_up=warm_up_iterations(config),
-    )  # fmt: skip
-
-
-FRACTIONS = {"implicit_quantile": "sampled", "parameterised_quantile": "proposed"}
-
-
-def _stack(obs: Array, frames: int) -> Array:
-    return obs if frames == 1 else replay.join_frames([obs] * frames, 0)
-
-
-def _acting_samples(config: Config) -> int:
-    return config.acting_atoms if config.head == "implicit_quantile" else config.atoms
-
-
-def _head(config: Config) -> heads.Head:
-    support = config.value_min, config.value_max, config.atoms
-    return {
-        "scalar": lambda: heads.scalar(config.loss, config.value_rescaling),
-        "categorical": lambda: heads.categorical(*support),
-        "hl_gauss": lambda: heads.hl_gauss(*support),
-        "quantile": lambda: heads.quantile(config.atoms),
-        "implicit_quantile": heads.implicit_quantile,
-        "parameterised_quantile": heads.implicit_quantile,
-    }[config.head]()
-
-
-def _target(config: Config) -> targets.TargetFn:
-    return {
-        "greedy": lambda: targets.greedy(config.double),
-        "munchausen": targets.munchausen,
-        "lambda_returns": targets.lambda_returns,
-    }[config.target]()
-
-
-def _exploration(config: Config) -> exploration.Exploration:
-    return {
-        "epsilon_greedy": exploration.epsilon_greedy,
-        "ladder": lambda: exploration.epsilon_greedy(exploration.ladder),
-        "softmax": exploration.softmax,
-        "member": lambda: exploration.member(config.ensemble),
-    }[config.exploration]()
-
-
-def _replay(config: Config) -> replay.Replay:
-    length, rollout = segment_length(config), config.rollout_length
-    single = lead(config) if config.unroll_length == 1 else -1
-    memory = {
-        "uniform": lambda: replay.uniform(replay_slots(config), rollout, config.batch_size, length),
-        "prioritised": lambda: replay.prioritised(replay_slots(config), rollout, config.batch_size, length, single),
-        "last_rollout": lambda: replay.last_rollout(rollout, config.batch_size, config.num_envs, length),
-    }[config.replay]()
-    return memory if config.frame_stack == 1 else replay.stacked(memory, config.frame_stack)

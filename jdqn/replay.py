@@ -140,8 +140,8 @@ def prioritised(slots: int, rollout_length: int, batch_size: int, segment_length
         newest = (rollouts + 1) * rollout_length  # ticks stored so far, ever
         ticks = newest - rollout_length - behind + jnp.arange(rollout_length + behind)
         complete = (ticks >= 0) & (ticks < newest - behind)
-        learnable = ~rows.last[(ticks + lead) % capacity] if lead >= 0 else True  # [ticks, E]
-        priority = jnp.where(complete[:, None] & learnable, state.highest, 0.0)
+        void = rows.last[(ticks + lead) % capacity] if lead >= 0 else jnp.zeros((1, num_envs), bool)  # [ticks, E]
+        priority = jnp.where(complete[:, None] & ~void, state.highest, 0.0)
         indices = (ticks % capacity)[:, None] * num_envs + jnp.arange(num_envs)
         # Segments older than this rollout were complete, and priced, when the last one came.
         fresh = slice(None, rollout_length), slice(max(rollout_length, behind), None)

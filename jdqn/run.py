@@ -52,7 +52,7 @@ class Options:
     episodes: int = 100
     """Greedy episodes per agent at the end, here and in Gymnasium where the environment has a twin."""
     checkpoint_every: float = 300.0
-    """Seconds between checkpoints; there are ten in a run whatever this says."""
+    """Seconds between checkpoints; each tenth of the run ends with one whatever this says."""
     compilation_cache: str = "~/.cache/jdqn"
     """Where compiled programs are kept for the next run; none to keep nothing."""
     config: tyro.conf.OmitArgPrefixes[Config] = dataclasses.field(default_factory=Config)

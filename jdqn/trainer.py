@@ -170,7 +170,7 @@ def _like(flags: Array, x: Array) -> Array:
     return jnp.expand_dims(flags, range(1, x.ndim))
 
 
-def run(trainer: Trainer, state: State, hyper: Hyper, start: Array | int, iterations: int) -> tuple[State, Metrics]:
+def advance(trainer: Trainer, state: State, hyper: Hyper, start: Array | int, iterations: int) -> tuple[State, Metrics]:
     """Iterations start .. start + iterations - 1, all of them past warm-up. Metrics [iterations]."""
     return jax.lax.scan(lambda s, i: trainer.step(s, hyper, i), state, start + jnp.arange(iterations))
 
@@ -180,5 +180,5 @@ def train(trainer: Trainer, key: Key, hyper: Hyper, iterations: int) -> tuple[St
     state = trainer.init(key, hyper)
     warm = jnp.arange(trainer.num_warm_up)
     state, first = jax.lax.scan(lambda s, i: trainer.warm_up(s, hyper, i), state, warm)
-    state, rest = run(trainer, state, hyper, trainer.num_warm_up, iterations - trainer.num_warm_up)
+    state, rest = advance(trainer, state, hyper, trainer.num_warm_up, iterations - trainer.num_warm_up)
     return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, rest)

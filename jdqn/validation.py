@@ -182,7 +182,10 @@ def validate_hyper(hyper: Hyper) -> None:
     """
 
     def check(field: str, ok: Callable[[float], bool], requirement: str) -> None:
-        for value in np.ravel(np.asarray(getattr(hyper, field), np.float64)):
+        values = np.asarray(getattr(hyper, field))
+        if values.dtype.kind not in "iuf":
+            raise ConfigError(f"{field} must be {requirement}, got {values}")
+        for value in np.ravel(values.astype(np.float64)):
             if not (math.isfinite(value) and ok(value)):
                 raise ConfigError(f"{field} must be {requirement}, got {value:g}")
 

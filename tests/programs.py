@@ -12,10 +12,12 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+REST = ["--total-steps", "2000", "--reports", "5", "--episodes", "3", "--seed", "3", "--seeds", "2"]
+# 63 iterations of warm-up, 125 in all, and a ring that is written more than twice over.
+DQN = dict(num_envs=8, rollout_length=2, updates=2, warm_up_steps=1000, replay_size=800, n_step=3)
 TINY = {
-    "dqn": "--total-steps 2000 --hidden-sizes 16 16 --reports 5 --episodes 3 --seed 3 --seeds 2".split(),
-    "q_learning": "--env FrozenLake-misc --algo q_learning --total-steps 2000 --reports 5 --episodes 3 "
-    "--seed 3 --seeds 2".split(),
+    "dqn": [*(f"--{name}={value}" for name, value in DQN.items()), "--hidden-sizes", "16", "16", *REST],
+    "q_learning": ["--env", "FrozenLake-misc", "--algo", "q_learning", *REST],
 }
 SECONDS = ("compile_seconds", "run_seconds", "env_steps_per_second")  # what differs between equal runs
 

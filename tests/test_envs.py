@@ -25,6 +25,7 @@ NAMES = [name for name in gymnax.registered_envs if name not in [*CONTINUOUS, "M
 ONE_HOT = {"FrozenLake-misc": 16}
 BINARY = {name for name in NAMES if "MinAtar" in name} | {"Catch-bsuite", "DeepSea-bsuite"}
 ENVS, TICKS, LIMIT = 3, 50, 20
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiling takes all the time
 
 
 def kinds(tree):
@@ -44,6 +45,7 @@ def test_reset_and_step_agree(name):
     state, step = jax.eval_shape(env.step, jax.random.key(0), first[0], jnp.int32(0))
     assert kinds(state) == kinds(first[0])
     assert jax.tree.structure(state) == jax.tree.structure(first[0])
+    assert not any(x.weak_type for x in jax.tree.leaves((state, first[0])))  # no Python numbers left
     assert kinds(step.obs) == kinds(first[1])
     assert kinds(step[1:]) == (((), jnp.float32), ((), jnp.bool), ((), jnp.bool))
     assert env.name == name
@@ -67,7 +69,7 @@ def test_a_random_rollout_is_what_gymnax_says(name):
         state, ours = vector.step(k_step, state, last, action)
         return (state, ours.last), (ours, last, obs, reward, ended, truncated)
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling is all the time
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def rollout(key):
         k_reset, k_run = jax.random.split(key)
         state, obs = vector.reset(k_reset)
@@ -109,6 +111,14 @@ def test_unknown_names_and_parameters_are_refused_with_advice():
         envs.make("qqq")
     with pytest.raises(jdqn.ConfigError, match=r"CartPole-v1 has no parameter max_step: .*max_steps_in_episode"):
         envs.make("CartPole-v1", max_step=7)
+
+
+def test_a_parameter_takes_the_type_of_its_default():
+    env = envs.make("Acrobot-v1", available_torque=[-2, 0, 2])  # an array
+    jax.eval_shape(env.step, jax.random.key(0), jax.eval_shape(env.reset, jax.random.key(1))[0], jnp.int32(0))
+    for value in ("many", None, [1, 2]):
+        with pytest.raises(jdqn.ConfigError, match=r"^CartPole-v1 .*max_steps_in_episode"):
+            envs.make("CartPole-v1", max_steps_in_episode=value)
 
 
 def test_an_observation_that_is_not_one_array_is_refused():
@@ -166,7 +176,7 @@ def train_a_little(algorithm, name, **overrides):
     small = dict(total_steps=160, num_envs=4, rollout_length=2, warm_up_steps=40, replay_size=200, batch_size=8)
     config, hyper = jdqn.preset(algorithm, name, **small | overrides)
     trainer, iterations = jdqn.build(config, env), jdqn.total_iterations(config)
-    train = jax.jit(jdqn.train, static_argnames=("trainer", "iterations"))
+    train = jax.jit(jdqn.train, static_argnames=("trainer", "iterations"), compiler_options=QUICK)
     state, metrics = train(trainer, jax.random.key(0), hyper, iterations)
     assert int(metrics.env_steps.sum()) > 0
     assert np.isfinite(metrics.learn.loss[trainer.num_warm_up :]).all()

@@ -47,7 +47,7 @@ def dense(at, x):
 
 
 def relu(x):
-    return np.maximum(x, 0)
+    return x * (x > 0)
 
 
 def normalise(at, x):
@@ -146,14 +146,8 @@ def test_dueling_scales_the_gradient_into_the_torso_alone():
     obs, slope = normal(T, B, *VECTOR), normal(T, B, A, 1, seed=2)
 
     def unscaled(params):
-        p = params["params"]
-        x = jax.nn.relu(obs @ p["torso"]["Dense_0"]["kernel"] + p["torso"]["Dense_0"]["bias"])
-        both = []
-        for stream in ("Stream_0", "Stream_1"):
-            hidden, out = p["last"][stream]["MLP_0"]["Dense_0"], p["last"][stream]["Dense_0"]
-            both.append(jax.nn.relu(x @ hidden["kernel"] + hidden["bias"]) @ out["kernel"] + out["bias"])
-        value, advantage = sorted(both, key=lambda x: x.shape[-1])
-        return (value + advantage - advantage.mean(-1, keepdims=True))[..., None]
+        value, advantage = streams_by_hand(params, relu(dense(layers(params, "torso"), obs)))
+        return value[..., None, :] + advantage - advantage.mean(-2, keepdims=True)
 
     def gradient(f):
         return jax.jit(jax.grad(lambda params: (slope * f(params)).sum()))(params)

@@ -82,6 +82,7 @@ def test_warm_up_explores_whatever_epsilon_says():
     assert counts.min() > 10
 
 
+@pytest.mark.slow
 def test_the_learner_sees_the_newest_rows_and_the_target_lags():
     trainer, hyper = make(updates=1, target_period=5)
     state = trainer.init(jax.random.key(0), hyper)
@@ -98,12 +99,12 @@ def test_the_learner_sees_the_newest_rows_and_the_target_lags():
     assert not np.array_equal(frozen[1], jax.tree.leaves(start)[1])
 
 
-@pytest.mark.parametrize("cut", [4, 21])
+@pytest.mark.parametrize("cut", [4, pytest.param(21, marks=pytest.mark.slow)])
 def test_a_run_in_two_parts_equals_one(cut):
     trainer, (whole, metrics) = trained()
     _, hyper = make()
     state, first = jax.jit(lambda key: jdqn.train(trainer, key, hyper, cut))(jax.random.key(0))
-    state, second = jax.jit(lambda s, start: jdqn.run(trainer, s, hyper, start, 40 - cut))(state, cut)
+    state, second = jax.jit(lambda s, start: jdqn.advance(trainer, s, hyper, start, 40 - cut))(state, cut)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(raw(a), raw(b))
     for a, b, c in zip(*map(jax.tree.leaves, (metrics, first, second)), strict=True):

@@ -52,6 +52,7 @@ def test_agent_i_of_a_batch_equals_agent_i_alone():
             np.testing.assert_allclose(a, b[agent], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_agents_differ_in_everything_random():
     trainer, hyper = make()
     state, _ = jax.jit(jax.vmap(lambda key: jdqn.train(trainer, key, hyper, 20)))(keys([0, 1]))
@@ -63,6 +64,7 @@ def test_agents_differ_in_everything_random():
     assert all(not np.array_equal(x[0], x[1]) for x in kernels)
 
 
+@pytest.mark.slow
 def test_a_population_equals_its_agents_with_their_own_hyper():
     """over_agents on arrays of Hyper: seeds x learning rates, advanced in unequal pieces on one clock."""
     trainer, hyper = make()
@@ -92,6 +94,7 @@ def test_a_batched_clock_is_refused():
         jax.vmap(lambda s, i: trainer.warm_up(s, hyper, i))(state, jnp.arange(2))
 
 
+@pytest.mark.slow
 def test_the_trainer_holds_no_global_state():
     """Equal keys give equal bits, in another jit and after other runs."""
     trainer, hyper = make()

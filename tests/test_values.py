@@ -20,13 +20,13 @@ def ring(limit, terminal, final_reward):
 
     def reset(key):
         position = jax.random.randint(key, (), 0, STATES)
-        return (position, jnp.zeros((), jnp.int32)), jax.nn.one_hot(position, STATES)
+        return (position, jnp.zeros((), jnp.int32)), jax.nn.one_hot(position, STATES, dtype=bool)
 
     def step(key, state, action):
         position, t = (state[0] + 1) % STATES, state[1] + 1
         end = t == limit
         reward = jnp.where(end, final_reward, 1.0)
-        obs = jax.nn.one_hot(position, STATES)
+        obs = jax.nn.one_hot(position, STATES, dtype=bool)
         return (position, t), jdqn.Step(obs, reward, end & terminal, end & (not terminal))
 
     return jdqn.Env(reset, step, num_actions=2)
@@ -36,11 +36,11 @@ def timed(limit, terminal, reward, final_reward):
     """The same walk with the step count as the observation: the state at which it ends is one of its own."""
 
     def reset(key):
-        return jnp.zeros((), jnp.int32), jax.nn.one_hot(0, limit + 1)
+        return jnp.zeros((), jnp.int32), jax.nn.one_hot(0, limit + 1, dtype=bool)
 
     def step(key, t, action):
         end = t + 1 == limit
-        obs = jax.nn.one_hot(t + 1, limit + 1)
+        obs = jax.nn.one_hot(t + 1, limit + 1, dtype=bool)
         return t + 1, jdqn.Step(obs, jnp.where(end, final_reward, reward), end & terminal, end & (not terminal))
 
     return jdqn.Env(reset, step, num_actions=2)
@@ -84,6 +84,7 @@ def test_a_time_limit_that_pays_bootstraps_after_paying():
     np.testing.assert_allclose(values, (4 * 1.0 + 3.0) / 5 / (1 - DISCOUNT), rtol=0.03)
 
 
+@pytest.mark.slow
 def test_a_network_learns_the_same_values():
     """The dqn row with an MLP and Adam finds the ring's 10 through its time limits."""
     config, hyper = jdqn.preset(
@@ -99,6 +100,7 @@ def test_a_network_learns_the_same_values():
     np.testing.assert_allclose(values, 10.0, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_q_learning_solves_frozen_lake():
     """The q_learning row as it stands, eight seeds: the greedy policy's exact value within 1 % of the optimum."""
     transition, reward, terminal = oracles.frozen_lake()

@@ -38,26 +38,25 @@ def test_an_episode_ends_with_a_tick_of_its_own():
     vector = envs.vectorise(scripted(), 2)
     (state, obs), last = vector.reset(jax.random.key(0)), jnp.zeros(2, bool)
     assert obs.tolist() == [0, 0]
+    step = jax.jit(vector.step)
     for t, line in enumerate(SCRIPT.strip().splitlines()[1:]):
         action, *expected = map(int, line.split()[:5])
-        state, tick = vector.step(jax.random.key(1 + t), state, last, jnp.array([action, 0]))
+        state, tick = step(jax.random.key(1 + t), state, last, jnp.array([action, 0]))
         last = tick.last
         assert [x[0].item() for x in tick] == expected, line
         assert [x[1].item() for x in tick] == [t + 1, 1, 0, 0]  # its neighbour goes on
 
 
-def by_hand(start, k_step, k_reset, actions):
-    """One CartPole by gymnax's own functions: (first obs, rows of (obs, reward, terminated, last))."""
-    gym, params = gymnax.make("CartPole-v1")
-    step, reset = jax.jit(gym.step_env), jax.jit(gym.reset_env)
-    first, state = reset(start, params)
+def by_hand(step, reset, start, k_step, k_reset, actions):
+    """One environment by gymnax's own functions: (first obs, rows of (obs, reward, terminated, last))."""
+    first, state = reset(start)
     last, rows = False, []
     for t in range(TICKS):
         if last:
-            obs, state = reset(k_reset[t], params)
+            obs, state = reset(k_reset[t])
             reward, terminated, last = 0.0, False, False
         else:
-            obs, state, reward, terminated, _ = step(k_step[t], state, actions[t], params)
+            obs, state, reward, terminated, _ = step(k_step[t], state, actions[t])
             last = bool(terminated) or int(state.time) == LIMIT
         rows.append([obs, float(reward), bool(terminated), last])
     return first, rows
@@ -78,8 +77,11 @@ def test_cartpole_equals_a_plain_loop():
     state, first = vector.reset(start)
     scan = jax.jit(lambda *x: jax.lax.scan(tick, *x)[1])
     ours = jax.device_get(scan((state, jnp.zeros(ENVS, bool)), (keys, actions)))
+    gym, params = gymnax.make("CartPole-v1")
+    step = jax.jit(lambda *x: gym.step_env(*x, params))
+    reset = jax.jit(lambda key: gym.reset_env(key, params))
     for e in range(ENVS):
-        obs, rows = by_hand(starts[e], pairs[:, e, 0], pairs[:, e, 1], actions[:, e])
+        obs, rows = by_hand(step, reset, starts[e], pairs[:, e, 0], pairs[:, e, 1], actions[:, e])
         np.testing.assert_allclose(first[e], obs, rtol=1e-6)
         for theirs, mine in zip(zip(*rows, strict=True), ours, strict=True):
             np.testing.assert_allclose(mine[:, e], theirs, rtol=1e-4, atol=1e-5)

@@ -39,9 +39,16 @@ def make(name: str, **overrides) -> Env:
     if unknown:
         fields = ", ".join(params.__dataclass_fields__)
         raise ConfigError(f"{name} has no parameter {', '.join(sorted(unknown))}: choose from {fields}")
-    # gymnax computes with a parameter in the type of its default: 20 steps may have to be 20.0.
-    typed = {field: type(getattr(params, field))(value) for field, value in overrides.items()}
-    return from_gymnax(env, params.replace(**typed), name)
+
+    def typed(field, value):
+        """gymnax computes with a parameter in the type of its default: 20 steps may have to be 20.0."""
+        default = getattr(params, field)
+        try:
+            return type(default)(value) if isinstance(default, (int, float)) else jnp.asarray(value, default.dtype)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{name} cannot take {field}={value} for {default}") from error
+
+    return from_gymnax(env, params.replace(**{field: typed(field, value) for field, value in overrides.items()}), name)
 
 
 def from_gymnax(env, params, name: str) -> Env:

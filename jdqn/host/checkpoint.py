@@ -74,7 +74,11 @@ class Checkpoints:
         restored = self._manager.restore(newest, args=args)
         return _to_device(like, restored.state), restored.host
 
-    def close(self) -> None:
-        """Wait for what is being written."""
+    def wait(self) -> None:
+        """Return when what was saved is on disk."""
         self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait for what is being written, and write no more."""
+        self.wait()
         self._manager.close()

@@ -34,7 +34,7 @@ class RunFolder:
         Raises:
             ConfigError: it is there already and may not be overwritten, or cannot be made.
         """
-        folder = cls(path)
+        folder = cls(path := path.resolve())
         if path.exists() and not path.is_dir():
             raise ConfigError(f"--out {path} is a file: choose another folder")
         if path.is_dir() and any(path.iterdir()):
@@ -94,7 +94,9 @@ class MetricsFile:
             raise ConfigError(
                 f"{path} holds {len(lines)} of the {keep} lines that the checkpoint counts: it cannot be resumed"
             )
-        path.write_text("".join(lines[:keep]))
+        part = path.with_suffix(".part")
+        part.write_text("".join(lines[:keep]))
+        part.replace(path)
         self._file = path.open("a", newline="")
         self._writer = csv.writer(self._file, lineterminator="\n")
 

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..build import build
 from ..config import Config, Hyper, total_iterations
 from ..envs import Env
 from ..evaluate import evaluate
 from ..parallel import over_agents, zero_metrics
-from ..presets import build
 from ..trainer import Metrics, State
 from .checkpoint import Checkpoints
 from .folder import MetricsFile, RunFolder
@@ -139,6 +139,8 @@ class Run:
         )
         pool.shutdown(wait=False)
         self._advance, *rest = [job.result() for job in jobs]
+        scratch = getattr(self._advance.memory_analysis(), "temp_size_in_bytes", 0)  # None on some devices
+        require(tree_bytes(self.shapes) + scratch, f"training {self.plan.seeds} agent(s) with batches and gradients")
         if rest:
             self._start = rest[0]
         self.compile_seconds += time.perf_counter() - began
@@ -190,6 +192,7 @@ class Run:
             metrics.close()
             checkpoints.save(progress.iteration, (state, sums), progress.to_json())
             if signals.received is not None:
+                checkpoints.wait()
                 raise Interrupted(signals.received)
         return state, progress
 

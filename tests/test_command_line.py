@@ -1,0 +1,128 @@
+"""The command line: what it knows, what it refuses and how, before anything compiles."""
+
+import dataclasses
+import inspect
+import re
+
+import pytest
+from programs import TINY, compiled_once, subprocess_of
+
+import jdqn
+from jdqn import Config, Hyper, envs
+from jdqn.host.program import Run
+from jdqn.run import Options, main, parse, plan_of
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
+        yield
+
+
+@pytest.fixture
+def refusal(capsys, monkeypatch):
+    """Call main with settings that it has to refuse before it compiles; return what it says."""
+
+    def compile_nothing(run, fresh):
+        raise AssertionError("compiled")
+
+    def call(arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "compile", compile_nothing)
+            try:
+                status = main([str(a) for a in arguments])
+            except SystemExit as stop:
+                status = stop.code
+        assert status == 2
+        return capsys.readouterr().err
+
+    return call
+
+
+REFUSED = {
+    "environment": ("--env CartPole-v2", "did you mean CartPole-v1"),
+    "algorithm": ("--algo duelling", "choose dueling"),
+    "continuous": ("--env Pendulum-v1", "continuous actions"),
+    "seeds": ("--seeds 0", "--seeds must be"),
+    "seed": ("--seed 4294967295 --seeds 2", "--seed must be"),
+    "num_envs": ("--num-envs 0", "num_envs must be"),
+    "discount": ("--discount 2", "discount must be"),
+    "nan": ("--learning-rate nan", "learning_rate must be"),
+    "reports": ("--reports 0", "--reports must be"),
+    "checkpoint_every": ("--checkpoint-every 0", "--checkpoint-every must be"),
+    "warm_up": ("--total-steps 2000 --warm-up-steps 5000", "raise total_steps or lower warm_up_steps"),
+    "memory": ("--replay-size 2000000000 --seeds 64", "3,328,0"),  # 64 x 2e9 x 26 bytes and the little rest
+    "parameters": ("--hidden-sizes 1000000 1000000", "16,000,128,"),
+    "filled": ("--out {tmp}/filled", "is not empty"),
+    "no_run": ("--out {tmp}/filled --overwrite", "holds no run"),
+    "not_ours": ("--out {tmp}/not_ours --overwrite", "holds no run"),
+    "file": ("--out {tmp}/filled/file", "is a file"),
+    "below_a_file": ("--out {tmp}/filled/file/run", "cannot be made"),
+    "missing": ("--resume {tmp}/missing", "holds no run"),
+    "other_flag": ("--resume {tmp}/not_ours --seed 1", "takes no other flag"),
+    "other_flag_first": ("--overwrite --resume={tmp}/not_ours", "takes no other flag"),
+    "unreadable": ("--resume {tmp}/not_ours", "config.json"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_work_is_refused_in_one_sentence(case, tmp_path, refusal):
+    for name in ("filled/file", "not_ours/config.json", "not_ours/precious"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    arguments, message = REFUSED[case]
+    out = [] if "{tmp}" in arguments else ["--out", tmp_path / "run"]
+    said = refusal([*arguments.format(tmp=tmp_path).split(), *out])
+    assert re.fullmatch(r"error: [^\n]+\n", said)
+    assert message in said
+    assert (tmp_path / "not_ours" / "precious").exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"), [("--num-env 3", "--num-envs"), ("--discount x", "--discount"), ("--env", "--env")]
+)
+def test_flags_that_cannot_be_read(arguments, hint, refusal):
+    said = refusal(arguments.split())
+    assert hint in said
+    assert "python -m jdqn.run --help" in said
+
+
+def test_a_refusal_has_no_traceback():
+    child = subprocess_of(["--env", "CartPole"])
+    out, err = child.communicate()
+    assert (child.returncode, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_settings_go_together():
+    """The warm-up is compared with the run that was asked for, whose length the learning rate follows."""
+    options = parse(["--total-steps", "5_00", "--warm-up-steps", "100"])
+    assert (options.config.total_steps, options.config.warm_up_steps) == (500, 100)
+    assert options.hyper.learning_rate_steps == 500
+    assert plan_of(options).config == options.config
+
+
+def test_there_are_no_more_reports_than_iterations():
+    run = Run(plan_of(parse([*TINY["q_learning"], "--reports", "10_000_000_000_000"])), envs.make("FrozenLake-misc"))
+    assert run.report_ends.tolist() == list(range(2, 2001))
+
+
+def test_help_lists_every_setting(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "600")  # no wrapping
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert stop.value.code == 0
+    settings = [
+        found for kind in (Options, Config, Hyper)
+        for found in re.findall(r'^    (\w+): .*\n    """(.+)"""', inspect.getsource(kind), re.M)
+    ]  # fmt: skip
+    assert {name for name, _ in settings} >= {field.name for field in dataclasses.fields(Config)} | set(Hyper._fields)
+    for name, meaning in settings:
+        assert f"--{name.replace('_', '-')} " in text.replace(",", " ")
+        assert f"{meaning} (default: " in text
+
+
+def test_the_program_hides_nothing_of_the_library():
+    """Importing the module jdqn.run binds that name in the package, over a function if it had one."""
+    assert [name for name in jdqn.__all__ if inspect.ismodule(getattr(jdqn, name))] == ["envs"]

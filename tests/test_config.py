@@ -1,0 +1,198 @@
+"""Settings: what is refused and how, the arithmetic of the clock, and how a preset is put together."""
+
+import dataclasses
+import re
+import typing
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jdqn
+from jdqn import config as rules
+from jdqn import presets
+from jdqn.config import Config, ConfigError, Hyper, validate_config, validate_hyper
+
+COUNTS = [field.name for field in dataclasses.fields(Config) if field.type is int]
+SWITCHES = [field.name for field in dataclasses.fields(Config) if field.type is bool]
+NAMES = [field.name for field in dataclasses.fields(Config) if typing.get_origin(field.type) is typing.Literal]
+NO_NUMBER = [float("nan"), float("inf"), -float("inf")]
+POSITIVE = ["learning_rate", "adam_epsilon", "max_gradient_norm", "learning_rate_steps", "epsilon_steps"]
+SHARES = ["discount", "learning_rate_final_fraction", "epsilon_start", "epsilon_end"]
+BAD = {field: [0.0, -1e-3, *NO_NUMBER] for field in POSITIVE}
+BAD |= {field: [-1e-3, 1.001, *NO_NUMBER] for field in SHARES}
+BAD["target_update_rate"] = [0.0, -1e-3, 1.001, *NO_NUMBER]
+
+
+def test_every_field_is_looked_at():
+    assert set(BAD) == set(Hyper._fields)
+    assert {*COUNTS, *NAMES, *SWITCHES, "hidden_sizes"} == {field.name for field in dataclasses.fields(Config)}
+    validate_config(Config())
+    validate_hyper(Hyper())
+
+
+@pytest.mark.parametrize("value", [-1, 0, 2**31, 2.5, 1e4, *NO_NUMBER, "8", True])
+def test_a_count_must_be_a_whole_number_above_zero(value):
+    """Not a float that happens to be whole either: the clock would then count in floats."""
+    for field in COUNTS:
+        if (field, value) != ("warm_up_steps", 0):
+            with pytest.raises(ConfigError, match=rf"^{field} must be .*got {re.escape(str(value))}"):
+                validate_config(dataclasses.replace(Config(), **{field: value}))
+
+
+def test_counts_that_are_fine():
+    validate_config(Config(warm_up_steps=0, num_envs=np.int64(4), batch_size=np.int32(8), hidden_sizes=()))
+
+
+@pytest.mark.parametrize("field", SWITCHES)
+def test_a_switch_must_be_on_or_off(field):
+    for value in (0, 1, "no", None):
+        with pytest.raises(ConfigError, match=rf"^{field} must be True or False, got {value}"):
+            validate_config(dataclasses.replace(Config(), **{field: value}))
+
+
+@pytest.mark.parametrize("value", [(0,), (64, -1), (64, 2.5), (float("nan"),), (float("inf"),), 64])
+def test_hidden_sizes_must_be_a_tuple_of_whole_numbers(value):
+    with pytest.raises(ConfigError, match=rf"^hidden_sizes must be .*got {re.escape(str(value))}"):
+        validate_config(Config(hidden_sizes=value))
+
+
+@pytest.mark.parametrize("field", NAMES)
+def test_a_name_must_be_one_of_those_there_are(field):
+    """Not taken for the default, as an unheard-of replay would be."""
+    *_, name = typing.get_args(next(f.type for f in dataclasses.fields(Config) if f.name == field))
+    with pytest.raises(ConfigError, match=rf"^{field} must be .*{name}.*got {name}x$"):
+        validate_config(dataclasses.replace(Config(), **{field: name + "x"}))
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in BAD.items() for value in values])
+def test_a_hyper_parameter_out_of_range_is_refused(field, value):
+    for several in (value, np.array([getattr(Hyper(), field), value])):
+        with pytest.raises(ConfigError, match=rf"^{field} must be .*got {value:g}$"):
+            validate_hyper(Hyper()._replace(**{field: several}))
+
+
+@pytest.mark.parametrize("value", ["1e-3", "fast", None])
+def test_a_hyper_parameter_must_be_a_number(value):
+    with pytest.raises(ConfigError, match=r"^learning_rate must be "):
+        validate_hyper(Hyper(learning_rate=value))
+
+
+def test_the_ends_of_a_range_belong_to_it():
+    for end in (0.0, 1.0):
+        validate_hyper(Hyper(discount=end, learning_rate_final_fraction=end, epsilon_start=end, epsilon_end=1.0 - end))
+    validate_hyper(Hyper(target_update_rate=1.0, learning_rate=np.array([1e-4, 1e-3])))
+
+
+def test_a_table_cannot_duel():
+    with pytest.raises(ConfigError, match=r"tabular network has no streams to duel: drop dueling"):
+        validate_config(Config(network="tabular", dueling=True))
+
+
+counts = st.fixed_dictionaries(
+    dict(
+        total_steps=st.integers(1, 20_000), num_envs=st.integers(1, 64), rollout_length=st.integers(1, 32),
+        warm_up_steps=st.integers(0, 5_000), replay_size=st.integers(1, 5_000), n_step=st.integers(1, 50),
+    )
+)  # fmt: skip
+
+
+@given(counts)
+def test_the_clock_takes_the_fewest_whole_iterations(numbers):
+    config = Config(**numbers)
+    envs, length = config.num_envs, config.rollout_length
+    ticks, segment = rules.ticks_per_iteration(config), rules.segment_length(config)
+    assert ticks == envs * length
+    assert segment == config.n_step + 1  # the learnt row and as many successors
+
+    def fewest(count, enough):
+        assert enough(count)
+        assert not enough(count - 1)
+
+    fewest(rules.total_iterations(config), lambda k: k * ticks >= config.total_steps)
+    fewest(rules.replay_slots(config), lambda k: k * ticks >= config.replay_size)
+    fewest(rules.warm_up_iterations(config), lambda k: k * ticks >= config.warm_up_steps and k * length >= segment)
+
+
+@settings(max_examples=300)
+@given(counts)
+def test_a_run_must_learn_and_its_memory_hold_a_segment(numbers):
+    config = Config(**numbers)
+    learns = rules.total_iterations(config) > rules.warm_up_iterations(config)
+    holds = rules.replay_slots(config) * config.rollout_length >= rules.segment_length(config)
+    if learns and holds:
+        validate_config(config)
+    elif not learns:
+        with pytest.raises(ConfigError, match=rf"warm-up takes .*{config.total_steps} .*raise total_steps or lower"):
+            validate_config(config)
+    else:
+        with pytest.raises(ConfigError, match=rf"^replay_size={config.replay_size} keeps .*raise replay_size") as error:
+            validate_config(config)
+        advice = int(re.search(r"at least (\d+)", str(error.value))[1])
+        validate_config(dataclasses.replace(config, replay_size=advice))
+
+
+def test_a_preset_is_defaults_then_environment_then_algorithm_then_overrides(monkeypatch):
+    by = [dict.fromkeys(["batch_size", "updates", "n_step"][i:], 11 + i) for i in range(3)]
+    rates = [dict.fromkeys(["discount", "epsilon_end", "epsilon_start"][i:], (1 + i) / 10) for i in range(3)]
+    monkeypatch.setitem(presets.ENVIRONMENTS, "here", by[0] | rates[0])
+    monkeypatch.setitem(presets.ALGORITHMS, "this", by[1] | rates[1])
+    config, hyper = jdqn.preset("this", "here", **by[2], **rates[2])
+    assert (config.batch_size, config.updates, config.n_step) == (11, 12, 13)
+    assert (hyper.discount, hyper.epsilon_end, hyper.epsilon_start) == (0.1, 0.2, 0.3)
+    assert (config.num_envs, hyper.learning_rate) == (Config().num_envs, Hyper().learning_rate)
+    assert jdqn.preset("dqn", "nowhere") == jdqn.preset() == jdqn.preset("dqn")
+
+
+def test_the_learning_rate_falls_over_the_run():
+    assert jdqn.preset("dqn", total_steps=12_345)[1].learning_rate_steps == 12_345.0
+    assert jdqn.preset("dqn", "CartPole-v1")[1].learning_rate_steps == 100_000.0
+    assert jdqn.preset("dqn", total_steps=12_345, learning_rate_steps=7.0)[1].learning_rate_steps == 7.0
+
+
+def test_unknown_names_are_refused_with_advice():
+    with pytest.raises(ConfigError, match=r"^unknown algorithm dual: choose .*dueling"):
+        jdqn.preset("dual")
+    with pytest.raises(ConfigError, match=rf"^unknown algorithm \?: choose {' or '.join(jdqn.ALGORITHMS)}$"):
+        jdqn.preset("?")
+    with pytest.raises(ConfigError, match=r"^unknown setting learning_rat: did you mean learning_rate"):
+        jdqn.preset("dqn", learning_rat=1e-3)
+    with pytest.raises(ConfigError, match=r"^unknown setting batchsize: did you mean batch_size"):
+        jdqn.preset("dqn", batchsize=3)
+    with pytest.raises(ConfigError, match=r"^unknown setting qqq$"):
+        jdqn.preset("dqn", qqq=3)
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar", "FrozenLake-misc"])
+def test_every_algorithm_builds(name):
+    env = jdqn.envs.make(name)
+    for algorithm in jdqn.ALGORITHMS.keys() - {"q_learning"} | ({"q_learning"} if "Lake" in name else set()):
+        config, hyper = jdqn.preset(algorithm, name)
+        trainer = jdqn.build(config, env)
+        state = jax.eval_shape(trainer.init, jax.random.key(0), hyper)
+        obs = jax.eval_shape(env.reset, jax.random.key(1))[1]
+        assert trainer.num_warm_up == rules.warm_up_iterations(config)
+        assert (trainer.ticks, trainer.updates) == (rules.ticks_per_iteration(config), config.updates)
+        rows = rules.replay_slots(config) * config.rollout_length
+        assert state.replay.obs.shape == (rows, config.num_envs, *obs.shape)
+        assert state.replay.obs.dtype == obs.dtype
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar", "Catch-bsuite"])
+def test_q_learning_is_for_discrete_observations(name):
+    with pytest.raises(ConfigError):
+        jdqn.build(jdqn.preset("q_learning", name)[0], jdqn.envs.make(name))
+
+
+def test_a_preset_is_checked():
+    with pytest.raises(ConfigError, match="num_envs must be"):
+        jdqn.preset("dqn", num_envs=0)
+    with pytest.raises(ConfigError, match="discount must be"):
+        jdqn.preset("dqn", discount=2.0)
+
+
+def test_build_checks_what_no_preset_did():
+    with pytest.raises(ConfigError, match="num_envs must be"):
+        jdqn.build(Config(num_envs=0), jdqn.envs.make("CartPole-v1"))

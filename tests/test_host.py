@@ -1,0 +1,207 @@
+"""The rooms of the host: statistics, the Gymnasium twin, metrics.csv, checkpoints, signals."""
+
+import signal
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdqn import ConfigError
+from jdqn.host import statistics, twin
+from jdqn.host.checkpoint import Checkpoints
+from jdqn.host.folder import COLUMNS, MetricsFile, read_metrics
+from jdqn.host.memory import human
+from jdqn.host.program import Signals
+from jdqn.networks import Policy
+
+
+def test_interval_of_a_coin():
+    """Means of ten fair throws are binomial, so the percentiles are known."""
+    coin = [0.0, 1.0] * 5
+    assert statistics.interval(coin) == pytest.approx([0.2, 0.8])
+    assert statistics.interval(coin, confidence=0.5) == pytest.approx([0.4, 0.6])
+
+
+def test_interval_equals_the_loop():
+    values = np.random.default_rng(1).exponential(10.0, 30)
+    rng = np.random.default_rng(2)
+    means = sorted(np.mean([values[rng.integers(30)] for _ in values]) for _ in range(4000))
+    np.testing.assert_allclose(statistics.interval(values), [means[100], means[-101]], rtol=0.03)
+    assert statistics.interval(values) == statistics.interval(values)
+
+
+def test_summary_of_one_agent_and_of_many():
+    assert statistics.interval([3.0]) == [3.0, 3.0]
+    one, many = [[1.0, 2.0, 6.0]], [[1.0, 3.0], [5.0, 7.0], [0.0, 0.0]]
+    interval = statistics.interval(one[0])
+    assert statistics.summary(one) == {"episodes": 3, "mean": 3.0, "ci95": interval, "per_agent": [3.0]}
+    found = statistics.summary(many)
+    assert found["per_agent"] == [2, 6, 0]
+    assert found["ci95"] == statistics.interval([2.0, 6.0, 0.0])
+    assert (found["episodes"], found["mean"]) == (2, pytest.approx(8 / 3))
+
+
+def play_slowly(name, action, seed, episodes):
+    """Returns [episodes] of the rule action(obs, t) in Gymnasium, one episode after the other."""
+    env, returns = gymnasium.make(name), []
+    for e in range(episodes):
+        obs, _ = env.reset(seed=seed + e)
+        total, t, over = 0.0, 0, False
+        while not over:
+            obs, reward, terminated, truncated, _ = env.step(action(obs, t))
+            total, t, over = total + reward, t + 1, terminated or truncated
+        returns.append(total)
+    return returns
+
+
+def test_the_twin_equals_the_loop():
+    """Linear rules that also look at the parity of their memory: the first agent always goes left."""
+    weights = np.array([[-1.0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0.5, 0.1], [0, 0.1, 0.2, 2, 0.7, -0.1]], np.float32)
+
+    def values(params, key, obs, carry, reset):
+        right = params[0] + obs @ params[1:5] + params[5] * (-1.0) ** carry
+        return jnp.stack([jnp.zeros_like(right), right], -1), carry + 1
+
+    policy = Policy(values, lambda batch: jnp.zeros(batch))
+    ours = twin.play("CartPole-v1", policy, jnp.asarray(weights), 2**32 - 3, 5)
+    theirs = [
+        play_slowly("CartPole-v1", lambda obs, t, w=w: int(w[0] + obs @ w[1:5] + w[5] * (-1) ** t > 0), 2**32 - 3, 5)
+        for w in weights
+    ]
+    np.testing.assert_array_equal(ours, theirs)
+    assert (ours[0] < 12).all()  # pushed over
+    assert ours[1:].mean() > 30
+
+
+def test_the_twin_of_frozen_lake_sees_one_hot_states():
+    """A table that walks the lake, and one that only goes up."""
+    tables = np.zeros((2, 16, 4), np.float32)
+    walk = [0, 3, 3, 3, 0, 0, 0, 0, 3, 1, 0, 0, 0, 2, 1, 0]  # the optimum of the slippery 4 x 4 map
+    tables[0, np.arange(16), walk] = 1
+    tables[1, :, 3] = 1
+    policy = Policy(lambda params, key, obs, carry, reset: (obs.astype(float) @ params, carry), lambda batch: ())
+    ours = twin.play("FrozenLake-misc", policy, jnp.asarray(tables), 7, 20)
+    theirs = [play_slowly("FrozenLake-v1", lambda s, t, table=table: int(table[s].argmax()), 7, 20) for table in tables]
+    np.testing.assert_array_equal(ours, theirs)
+    assert ours[0].mean() > 0.4
+    assert ours[1].mean() == 0
+
+
+def test_no_twin():
+    assert twin.play("Catch-bsuite", None, None, 0) is None
+
+
+def report(value):
+    return {name: np.array([value, value + 1]) for name in COLUMNS} | {"agent": np.arange(2)}
+
+
+def test_metrics_after_a_checkpoint_are_cut(tmp_path):
+    path = tmp_path / "metrics.csv"
+    for kept, values in ((0, (1, 2.5, 3)), (2, (np.inf, 5))):  # two reports are kept, the third is written again
+        file = MetricsFile(path, kept, 2)
+        for value in values:
+            file.report(report(value))
+        file.close()
+    assert path.read_text().count("\n") == 1 + 4 * 2
+    np.testing.assert_array_equal(read_metrics(path)["loss"], [[1, 2], [2.5, 3.5], [np.nan, np.nan], [5, 6]])
+    file = MetricsFile(path, 4, 2)
+    file.close()
+    whole = path.read_text()
+    with pytest.raises(ConfigError, match="9 of the 11 lines"):
+        MetricsFile(path, 5, 2)
+    assert path.read_text() == whole
+    path.unlink()
+    with pytest.raises(ConfigError, match="cannot be resumed"):
+        MetricsFile(path, 4, 2)
+
+
+def test_metrics_hold_a_float32_exactly(tmp_path):
+    values = np.random.default_rng(0).normal(size=(2000, 2)).astype(np.float32)
+    file = MetricsFile(tmp_path / "metrics.csv", 0, 2)
+    for pair in values:
+        file.report(report(0) | {"loss": pair})
+    file.close()
+    np.testing.assert_array_equal(read_metrics(tmp_path / "metrics.csv")["loss"].astype(np.float32), values)
+
+
+def tree(offset):
+    return {
+        "keys": jax.random.split(jax.random.key(offset), 3),
+        "other": (jax.random.key(offset, impl="rbg"), ()),
+        "bool": jnp.arange(4) % 2 == offset % 2,
+        "uint8": jnp.arange(6, dtype=jnp.uint8).reshape(2, 3) + offset,
+        "int32": jnp.int32(-offset),
+        "float32": jnp.asarray([offset + 0.1, jnp.nan, -jnp.inf]),
+    }
+
+
+def test_checkpoints_give_back_what_they_got(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for k in range(1, 5):
+        checkpoints.save(k, tree(k), {"reports": k, "seconds": 0.1})
+    checkpoints.save(4, tree(9), {"reports": 9})  # one that is there is left alone
+    checkpoints.close()
+    assert {p.name for p in tmp_path.iterdir()} == {"3", "4"}
+    checkpoints = Checkpoints(tmp_path)
+    state, host = checkpoints.restore(jax.eval_shape(lambda: tree(0)))
+    checkpoints.close()
+    assert host == {"reports": 4, "seconds": 0.1}
+    assert jax.tree.structure(state) == jax.tree.structure(tree(4))
+    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(tree(4)), strict=True):
+        assert ours.dtype == theirs.dtype
+        if jnp.issubdtype(ours.dtype, jax.dtypes.prng_key):
+            ours, theirs = jax.random.key_data(ours), jax.random.key_data(theirs)
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_checkpoint_is_not_touched_by_later_donated_steps(tmp_path):
+    step = jax.jit(lambda x: x + 1, donate_argnums=0)
+    state = step(jnp.zeros(4_000_000))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"x": state}, {})
+    for _ in range(20):
+        state = step(state)
+    state.block_until_ready()
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path)
+    restored, _ = checkpoints.restore({"x": jax.ShapeDtypeStruct(state.shape, state.dtype)})
+    checkpoints.close()
+    np.testing.assert_array_equal(restored["x"], 1.0)
+
+
+def test_a_folder_without_checkpoints(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(ConfigError, match="holds no checkpoint yet"):
+        checkpoints.restore({})
+    checkpoints.close()
+
+
+def test_human_sizes():
+    assert [human(x) for x in (0, 1023, 1536, 3 * 2**30, 5 * 2**40)] == [
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "3.0 GiB",
+        "5.0 TiB",
+    ]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_the_second_let_through(signum):
+    through = []
+    before = signal.signal(signum, lambda *_: through.append(signum))
+    try:
+        with Signals() as signals:
+            assert signals.received is None
+            signal.raise_signal(signum)
+            assert (signals.received, through) == (signum, [])
+            signal.raise_signal(signum)
+            assert through == [signum]
+        with Signals():
+            pass
+        signal.raise_signal(signum)
+        assert through == [signum] * 2
+    finally:
+        signal.signal(signum, before)

@@ -1,0 +1,207 @@
+"""A run that is stopped and resumed equals one that never was, bit for bit, wherever and however it stopped."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, without
+
+from jdqn import envs
+from jdqn.host import program
+from jdqn.host.checkpoint import Checkpoints
+from jdqn.host.program import Run
+from jdqn.run import main, plan_from_json
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Folder of the run `algo` that nobody stopped."""
+    folders = {}
+
+    def run(algo):
+        if algo not in folders:
+            folders[algo] = tmp_path_factory.mktemp(algo) / "run"
+            assert main([*TINY[algo], "--out", str(folders[algo])]) == 0
+        return folders[algo]
+
+    return run
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Send ourselves a signal when the run reaches an iteration; until then it goes one iteration at a time."""
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def escaped(signum, frame):
+        raise AssertionError("the program did not take the signal")
+
+    def stop(iteration, signum, arguments):
+        clock, begin = program._CheckpointClock.__call__, Run.begin
+
+        def ask(due, now):
+            if now == iteration:
+                signal.raise_signal(signum)
+            return clock(due, now)
+
+        def start(run):
+            if iteration == 0:
+                signal.raise_signal(signum)
+            return begin(run)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(program, "LAUNCH_SECONDS", 0.0)
+            patch.setattr(program._CheckpointClock, "__call__", ask)
+            patch.setattr(Run, "begin", start)
+            for s in handlers:
+                signal.signal(s, escaped)
+            status = main([str(a) for a in arguments])
+            assert all(signal.getsignal(s) is escaped for s in handlers)  # what was there is put back
+        return status
+
+    yield stop
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+
+
+def newest(folder):
+    """(state, sums, host) of the newest checkpoint of a run, keys as their raw words."""
+    plan = plan_from_json(json.loads((folder / "config.json").read_text()))
+    checkpoints = Checkpoints(folder / "checkpoint")
+    (state, sums), host = checkpoints.restore(Run(plan, envs.make(plan.env)).shapes)
+    checkpoints.close()
+    return state._replace(key=jax.random.key_data(state.key)), sums, host
+
+
+def assert_same(ours, theirs):
+    """Every file of two finished runs is equal but for seconds."""
+    assert [without(["seconds"], row) for row in rows(ours)] == [without(["seconds"], row) for row in rows(theirs)]
+    assert without(SECONDS, result(ours)) == without(SECONDS, result(theirs))
+    assert (ours / "curve.png").exists()
+    (ours_state, ours_sums, ours_host), (state, sums, host) = newest(ours), newest(theirs)
+    jax.tree.map(np.testing.assert_array_equal, (ours_state, ours_sums), (state, sums))
+    assert without(["seconds"], ours_host) == without(["seconds"], host)
+
+
+STOPS = {
+    "dqn": ("dqn", [(80, signal.SIGINT)]),  # in the middle of a report
+    "at_a_report": ("dqn", [(75, signal.SIGTERM)]),
+    "while_warming_up": ("dqn", [(0, signal.SIGINT)]),
+    "twice": ("q_learning", [(600, signal.SIGTERM), (1234, signal.SIGINT)]),
+    "last": ("q_learning", [(2000, signal.SIGTERM)]),
+}
+
+
+@pytest.mark.parametrize(
+    "case", [case if case == "dqn" else pytest.param(case, marks=pytest.mark.slow) for case in STOPS]
+)
+def test_a_stopped_run_goes_on_as_if_it_had_not(case, uninterrupted, stop_at, tmp_path, capsys):
+    algo, stops = STOPS[case]
+    reference, path = uninterrupted(algo), tmp_path / "run"
+    arguments = [*TINY[algo], "--out", path]
+    for iteration, signum in stops:
+        assert stop_at(iteration, signum, arguments) == 128 + signum
+        assert f"go on with python -m jdqn.run --resume {path}\n" in capsys.readouterr().out
+        assert not (path / "result.json").exists()
+        _, sums, host = newest(path)
+        assert host["iteration"] == (iteration or 63)  # the warm-up ends at 63
+        assert len(rows(path)) == 2 * host["reports"]
+        partial = case not in ("at_a_report", "while_warming_up", "last")
+        assert (np.asarray(sums.env_steps) > 0).all() == partial
+        arguments = ["--resume", path]
+    assert main([str(a) for a in arguments]) == 0
+    assert_same(path, reference)
+
+
+@pytest.mark.slow
+def test_rows_after_the_checkpoint_are_written_again(uninterrupted, stop_at, tmp_path, capsys):
+    """As after a crash: more rows than the checkpoint counts, and half a row. Fewer rows are refused."""
+    path = tmp_path / "run"
+    stop_at(80, signal.SIGTERM, [*TINY["dqn"], "--out", path])
+    written = (path / "metrics.csv").read_text()
+    copy = tmp_path / "copy"
+    shutil.copytree(path, copy)
+    (copy / "metrics.csv").write_text("".join(written.splitlines(keepends=True)[:-1]))
+    capsys.readouterr()
+    assert main(["--resume", str(copy)]) == 2
+    assert "it cannot be resumed" in capsys.readouterr().err
+    (path / "metrics.csv").write_text(written + "".join(written.splitlines(keepends=True)[-2:]) + "0,3,12")
+    assert main(["--resume", str(path)]) == 0
+    assert_same(path, uninterrupted("dqn"))
+
+
+def test_a_run_without_a_checkpoint_is_refused_before_it_compiles(uninterrupted, tmp_path, capsys, monkeypatch):
+    shutil.copy(uninterrupted("q_learning") / "config.json", tmp_path)
+    monkeypatch.setattr(Run, "compile", None)
+    assert main(["--resume", str(tmp_path)]) == 2
+    assert "holds no checkpoint yet: start the run again with --overwrite" in capsys.readouterr().err
+
+
+def saves(monkeypatch, arguments):
+    """Iterations of the checkpoints that a run asks for."""
+    asked = []
+    monkeypatch.setattr(Checkpoints, "save", lambda self, iteration, state, host: asked.append(iteration))
+    assert main([str(a) for a in arguments]) == 0
+    return sorted(set(asked))
+
+
+@pytest.mark.parametrize("reports", [5, 100])
+def test_there_are_ten_checkpoints(reports, tmp_path, monkeypatch):
+    found = saves(monkeypatch, [*TINY["q_learning"], "--reports", reports, "--out", tmp_path / "run"])
+    tenths = {10 * iteration // 2000 for iteration in found}
+    assert tenths >= set(range(1, 11))
+    assert len(found) <= 12
+    assert found[-1] == 2000
+
+
+def test_checkpoints_come_after_so_many_seconds(monkeypatch):
+    clock = itertools.count().__next__  # a second for each look
+    now = {"now": 0.0}
+    monkeypatch.setattr(program.time, "monotonic", lambda: now["now"])
+    due = program._CheckpointClock(30.0, 1000)
+    asked = []
+    for iteration in range(1, 300):
+        now["now"] = float(clock())
+        if due(iteration):
+            asked.append(iteration)
+    assert asked == [31, 61, 91, 100, 130, 160, 190, 200, 230, 260, 290]
+
+
+def test_every_launch_may_be_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "LAUNCH_SECONDS", 0.0)
+    found = saves(monkeypatch, [*TINY["dqn"], "--checkpoint-every", "1e-9", "--out", tmp_path / "run"])
+    assert found == list(range(64, 126))
+
+
+@pytest.mark.slow
+def test_kill_9(tmp_path):
+    """The process gets no chance to tidy up, and may have been in the middle of writing."""
+    arguments = [*TINY["q_learning"], "--total-steps", "200000", "--reports", "200", "--checkpoint-every", "0.05"]
+    reference, path = tmp_path / "reference", tmp_path / "run"
+    child = subprocess_of([*arguments, "--out", reference])
+    child.communicate()
+    assert child.returncode == 0
+    child = subprocess_of([*arguments, "--out", path])
+    until = time.monotonic() + 120
+    while time.monotonic() < until and len(list(path.glob("checkpoint/*/commit_success.txt"))) < 2:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    assert not (path / "result.json").exists()
+    assert 0 < len(rows(path)) < len(rows(reference))
+    child = subprocess_of(["--resume", path])
+    child.communicate()
+    assert child.returncode == 0
+    assert_same(path, reference)
