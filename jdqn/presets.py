@@ -63,6 +63,16 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
         hidden_sizes=(64, 64), target_period=20, learning_rate=1e-3, learning_rate_final_fraction=0.0,
         epsilon_end=0.15, epsilon_steps=16_000.0, value_min=0.0, value_max=100.0,
     ),
+    "Acrobot-v1": dict(
+        total_steps=500_000, num_envs=8, rollout_length=2, updates=2, batch_size=64, replay_size=50_000, n_step=3,
+        hidden_sizes=(64, 64), target_period=100, learning_rate=1e-3, learning_rate_final_fraction=0.0,
+        epsilon_end=0.05, epsilon_steps=50_000.0, value_min=-100.0, value_max=0.0,
+    ),
+    "Catch-bsuite": dict(
+        total_steps=100_000, num_envs=8, rollout_length=2, updates=2, batch_size=64, replay_size=10_000, n_step=1,
+        hidden_sizes=(64, 64), target_period=50, learning_rate=1e-3, learning_rate_final_fraction=0.0,
+        epsilon_end=0.05, epsilon_steps=20_000.0, value_min=-1.5, value_max=1.5,
+    ),
     "FrozenLake-misc": dict(total_steps=200_000),
 }  # fmt: skip
 
