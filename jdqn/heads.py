@@ -61,15 +61,15 @@ LOSSES = {"huber": huber, "squared": squared}
 
 
 def rescale(x: Array, epsilon: float = 1e-3) -> Array:
-    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x (Pohlen et al. 2018)."""
-    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1) - 1) + epsilon * x
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x (Pohlen et al. 2018), without the difference near zero."""
+    return x / (jnp.sqrt(jnp.abs(x) + 1) + 1) + epsilon * x
 
 
 def unscale(x: Array, epsilon: float = 1e-3) -> Array:
     """The inverse of `rescale`, written so that float32 keeps its digits near zero.
 
-    With s = sqrt(|h(x)| + 1 + ...) the textbook form subtracts numbers near 1; here y = s - 1 is solved for from
-    epsilon y^2 + (1 + 2 epsilon) y = |x|, and |h^-1(x)| = y^2 + 2 y.
+    The textbook form subtracts numbers near 1. With y = sqrt(|h^-1| + 1) - 1, the larger root of
+    epsilon y^2 + (1 + 2 epsilon) y = |x|, it is y^2 + 2 y.
     """
     size = jnp.abs(x)
     b = 1 + 2 * epsilon

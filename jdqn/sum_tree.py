@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from .types import Array, Key
 
 WIDTH = 8
+SAFE = "promise_in_bounds"  # indices come from the tree itself or from replay's ring
+SMALL = 512  # levels up to this size are summed whole: cheaper than picking the sums that changed
 
 Tree = tuple[Array, ...]  # from the leaves up: [ceil(size / WIDTH), WIDTH], ..., [1, WIDTH]
 
@@ -37,21 +39,25 @@ def write(tree: Tree, indices: Array, priority: Array) -> Tree:
     Cost: B times the number of levels, whatever the size.
     """
     leaves, *above = tree
-    block, child = jnp.divmod(indices, WIDTH)
+    block, child = indices // WIDTH, indices % WIDTH
     # Clearing and then taking the maximum gives the same bits in whatever order a device writes. The zeros are made
     # from the priorities so that XLA cannot clear before whoever computes them has read the tree: it would copy it.
-    leaves = leaves.at[block, child].set(0.0 * priority).at[block, child].max(priority)
-    levels = [leaves]
+    levels = [leaves.at[block, child].set(0.0 * priority, mode=SAFE).at[block, child].max(priority, mode=SAFE)]
     for level in above:
-        sums = levels[-1][block].sum(-1)
-        block, child = jnp.divmod(block, WIDTH)
-        levels.append(level.at[block, child].set(sums))
+        below = levels[-1]
+        if level.size <= SMALL:
+            sums = jnp.pad(below.sum(-1), (0, level.size - below.shape[0]))
+            levels.append(sums.reshape(level.shape))
+        else:
+            sums = below.at[block].get(mode=SAFE).sum(-1)
+            block, child = block // WIDTH, block % WIDTH
+            levels.append(level.at[block, child].set(sums, mode=SAFE))
     return tuple(levels)
 
 
 def read(tree: Tree, indices: Array) -> Array:
     """Priorities [B] of the leaves `indices` [B]."""
-    return tree[0][jnp.divmod(indices, WIDTH)]
+    return tree[0].at[indices // WIDTH, indices % WIDTH].get(mode=SAFE)
 
 
 def sample(tree: Tree, key: Key, batch_size: int) -> tuple[Array, Array]:
@@ -64,7 +70,7 @@ def sample(tree: Tree, key: Key, batch_size: int) -> tuple[Array, Array]:
     point = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size * whole
     index, place = jnp.zeros(batch_size, jnp.int32), jnp.arange(WIDTH)
     for level in reversed(tree):
-        children = level[index]  # [B, WIDTH]
+        children = level.at[index].get(mode=SAFE)  # [B, WIDTH]
         end = jax.lax.associative_scan(jnp.add, children, axis=-1)
         # The first child that ends beyond the point. Rounding may leave a sliver to a child of priority zero, or
         # beyond them all: neither may be chosen.

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
+import oracles_family as family
 import pytest
 import rlax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jdqn import heads, targets
+from jdqn.config import Hyper
 
 
 def random_rows(seed, length, batch, end_share):
@@ -89,3 +91,59 @@ def test_n_step_equals_rlax(n):
     discounts = 0.9 * ~terminated[:8, 0]
     theirs = rlax.n_step_bootstrapped_returns(reward[:8], jnp.asarray(discounts, jnp.float32), values[1:9], n)
     np.testing.assert_allclose(goal[:8], theirs, rtol=1e-5, atol=1e-5)
+
+
+def distributional(head, seed, shape=(37, 5), actions=3):
+    """Two random network outputs of `head` [U, B, A, size]."""
+    rng = np.random.default_rng(seed)
+    return (jnp.asarray(rng.normal(size=(*shape, actions, head.size)), jnp.float32) for _ in range(2))
+
+
+@pytest.mark.parametrize("mixture", [False, True])
+@pytest.mark.parametrize("head", [heads.scalar(), heads.quantile(4), heads.categorical(-2.0, 2.0, 5)], ids=str)
+def test_munchausen_equals_the_loop(head, mixture):
+    reward, terminated, last = random_rows(3, 40, 5, 0.2)
+    returns = targets.n_step(*map(jnp.asarray, (reward, terminated, last)), 0.9, 3)
+    now, following = distributional(head, 1)
+    action = np.random.default_rng(2).integers(0, 3, returns.valid.shape)
+    hyper = Hyper(munchausen_scale=0.8, munchausen_temperature=0.3, munchausen_floor=-0.5)
+    ours = targets.munchausen(mixture)(head, hyper, targets.Outputs(None, now, None, following), action, returns)
+    q_now, atoms = np.asarray(head.atoms(now).mean(), np.float64), head.atoms(following)
+    for t, b in np.ndindex(*returns.valid.shape):
+        value, weight = family.munchausen_target(
+            float(returns.reward[t, b]), float(returns.discount[t, b]), action[t, b], q_now[t, b],
+            np.asarray(atoms.value[t, b]), np.asarray(atoms.weight[t, b]), 0.8, 0.3, -0.5, mixture or not head.aligned,
+        )  # fmt: skip
+        np.testing.assert_allclose(ours.value[t, b], value, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(ours.weight[t, b], weight, rtol=1e-4, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**31), st.sampled_from([0.0, 0.65, 1.0]), st.sampled_from([0.0, 0.2, 0.6]))
+def test_lambda_returns_equal_the_loop(seed, decay, end_share):
+    """Q(lambda) as an explicit sum forward in time, with terminations and time limits inside the rollout."""
+    length, batch = 12, 4
+    reward, terminated, last = random_rows(seed, length, batch, end_share)
+    returns = targets.n_step(*map(jnp.asarray, (reward, terminated, last)), 0.9, 1)
+    rng = np.random.default_rng(seed)
+    following = jnp.asarray(rng.normal(size=(length - 1, batch, 3, 1)), jnp.float32)
+    outputs = targets.Outputs(None, None, None, following)
+    ours = targets.lambda_returns()(heads.scalar(), Hyper(trace_decay=decay), outputs, None, returns).mean()
+    best = np.asarray(following)[..., 0].max(-1)
+    theirs = family.q_lambda_targets(reward[:-1], terminated[:-1], last, best, 0.9, decay)
+    valid = ~last[:-1]
+    np.testing.assert_allclose(np.asarray(ours)[valid], theirs[valid], rtol=1e-4, atol=1e-5)
+
+
+def test_lambda_returns_equal_rlax():
+    """Within one episode that goes on, rlax's Peng's Q(lambda)."""
+    rng = np.random.default_rng(0)
+    reward = rng.normal(size=(9, 1)).astype(np.float32)
+    nothing = jnp.zeros((9, 1), bool)
+    returns = targets.n_step(jnp.asarray(reward), nothing, nothing, 0.9, 1)
+    following = jnp.asarray(rng.normal(size=(8, 1, 3, 1)), jnp.float32)
+    outputs = targets.Outputs(None, None, None, following)
+    ours = targets.lambda_returns()(heads.scalar(), Hyper(trace_decay=0.7), outputs, None, returns).mean()
+    best = following[:, 0, :, 0].max(-1)
+    theirs = rlax.lambda_returns(reward[:8, 0], jnp.full(8, 0.9), best, 0.7)
+    np.testing.assert_allclose(ours[:, 0], theirs, rtol=1e-5, atol=1e-5)
