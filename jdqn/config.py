@@ -13,6 +13,9 @@ class ConfigError(ValueError):
     """A setting that cannot work, met before anything compiles; the message says what to do."""
 
 
+HeadName = Literal["scalar", "categorical", "hl_gauss", "quantile", "implicit_quantile", "parameterised_quantile"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Static choices of an agent. Steps are environment ticks, summed over an agent's environments."""
@@ -51,9 +54,7 @@ class Config:
     """Noisy layers in the output streams (Fortunato et al. 2018)."""
     ensemble: int = 1
     """Members of an ensemble, each with a random prior function (Osband et al. 2018)."""
-    head: Literal["scalar", "categorical", "hl_gauss", "quantile", "implicit_quantile", "parameterised_quantile"] = (
-        "scalar"
-    )
+    head: HeadName = "scalar"
     """What the last layer means: an expected return, or a distribution (C51, HL-Gauss, QR-DQN, IQN, FQF)."""
     loss: Literal["squared", "huber"] = "squared"
     """Loss of the scalar head; huber is the TD error clipped to +-1 (Mnih et al. 2015), squared learns better."""
@@ -80,8 +81,7 @@ class Config:
     target_period: int = 250
     """Gradient steps between two updates of the target network."""
     exploration: Literal["epsilon_greedy", "ladder", "softmax", "member"] = "epsilon_greedy"
-    """How actions are chosen while training: ladder gives every environment its own epsilon (Ape-X), softmax
-    samples from values / temperature, member follows one member of the ensemble for an episode."""
+    """How actions are chosen: by epsilon, an epsilon per environment, softmax(values / temperature), or one member."""
     optimizer: Literal["adam", "radam", "rmsprop", "muon", "sgd"] = "adam"
     """Gradient transformation, after clipping by global norm."""
     learning_rate_schedule: Literal["linear", "cosine"] = "linear"

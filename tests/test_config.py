@@ -13,22 +13,24 @@ from hypothesis import strategies as st
 import jdqn
 from jdqn import config as rules
 from jdqn import presets
-from jdqn.config import Config, ConfigError, Hyper, validate_config, validate_hyper
+from jdqn.config import Config, ConfigError, Hyper
+from jdqn.validation import FRACTIONS, MAY_BE_ZERO, POSITIVE, validate_config, validate_hyper
 
 COUNTS = [field.name for field in dataclasses.fields(Config) if field.type is int]
 SWITCHES = [field.name for field in dataclasses.fields(Config) if field.type is bool]
 NAMES = [field.name for field in dataclasses.fields(Config) if typing.get_origin(field.type) is typing.Literal]
 NO_NUMBER = [float("nan"), float("inf"), -float("inf")]
-POSITIVE = ["learning_rate", "adam_epsilon", "max_gradient_norm", "learning_rate_steps", "epsilon_steps"]
-SHARES = ["discount", "learning_rate_final_fraction", "epsilon_start", "epsilon_end"]
 BAD = {field: [0.0, -1e-3, *NO_NUMBER] for field in POSITIVE}
-BAD |= {field: [-1e-3, 1.001, *NO_NUMBER] for field in SHARES}
-BAD["target_update_rate"] = [0.0, -1e-3, 1.001, *NO_NUMBER]
+BAD |= {field: [-1e-3, 1.001, *NO_NUMBER] for field in FRACTIONS}
+BAD |= {key: [0.0, -0.001, 1.001, *NO_NUMBER] for key in ["target_update_rate", "bootstrap_probability"]}
+BAD |= {key: [-0.001, *NO_NUMBER] for key in ["munchausen_scale", "ladder_exponent"]}
+BAD["munchausen_floor"] = [1e-3, *NO_NUMBER]
+FLOATS = [field.name for field in dataclasses.fields(Config) if field.type is float]
 
 
 def test_every_field_is_looked_at():
     assert set(BAD) == set(Hyper._fields)
-    assert {*COUNTS, *NAMES, *SWITCHES, "hidden_sizes"} == {field.name for field in dataclasses.fields(Config)}
+    assert {*COUNTS, *NAMES, *SWITCHES, *FLOATS, "hidden_sizes"} == {field.name for field in dataclasses.fields(Config)}
     validate_config(Config())
     validate_hyper(Hyper())
 
@@ -37,7 +39,7 @@ def test_every_field_is_looked_at():
 def test_a_count_must_be_a_whole_number_above_zero(value):
     """Not a float that happens to be whole either: the clock would then count in floats."""
     for field in COUNTS:
-        if (field, value) != ("warm_up_steps", 0):
+        if value != 0 or isinstance(value, bool) or field not in MAY_BE_ZERO:
             with pytest.raises(ConfigError, match=rf"^{field} must be .*got {re.escape(str(value))}"):
                 validate_config(dataclasses.replace(Config(), **{field: value}))
 
@@ -87,7 +89,7 @@ def test_the_ends_of_a_range_belong_to_it():
 
 
 def test_a_table_cannot_duel():
-    with pytest.raises(ConfigError, match=r"tabular network has no streams to duel: drop dueling"):
+    with pytest.raises(ConfigError, match=r"tabular network has no streams to duel.*: drop dueling"):
         validate_config(Config(network="tabular", dueling=True))
 
 
@@ -165,7 +167,17 @@ def test_unknown_names_are_refused_with_advice():
         jdqn.preset("dqn", qqq=3)
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar", "FrozenLake-misc"])
+@pytest.mark.parametrize("value", [*NO_NUMBER, "1", True, None])
+def test_a_range_must_be_finite(value):
+    for field in FLOATS:
+        with pytest.raises(ConfigError, match=rf"^{field} must be a finite number, got {value}"):
+            validate_config(dataclasses.replace(Config(), **{field: value}))
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("Breakout-MinAtar", "FrozenLake-misc")]
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", *SLOW])
 def test_every_algorithm_builds(name):
     env = jdqn.envs.make(name)
     for algorithm in jdqn.ALGORITHMS.keys() - {"q_learning"} | ({"q_learning"} if "Lake" in name else set()):
@@ -176,8 +188,11 @@ def test_every_algorithm_builds(name):
         assert trainer.num_warm_up == rules.warm_up_iterations(config)
         assert (trainer.ticks, trainer.updates) == (rules.ticks_per_iteration(config), config.updates)
         rows = rules.replay_slots(config) * config.rollout_length
-        assert state.replay.obs.shape == (rows, config.num_envs, *obs.shape)
-        assert state.replay.obs.dtype == obs.dtype
+        if config.replay == "last_rollout":
+            rows = rules.segment_length(config)
+        stored = state.replay.rows if config.replay == "prioritised" else state.replay
+        assert stored.obs.shape == (rows, config.num_envs, *obs.shape)
+        assert stored.obs.dtype == obs.dtype
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar", "Catch-bsuite"])

@@ -64,7 +64,7 @@ def test_the_twin_equals_the_loop():
         right = params[0] + obs @ params[1:5] + params[5] * (-1.0) ** carry
         return jnp.stack([jnp.zeros_like(right), right], -1), carry + 1
 
-    policy = Policy(values, lambda batch: jnp.zeros(batch))
+    policy = Policy(values, lambda batch: jnp.zeros(batch), None, None)
     ours = twin.play("CartPole-v1", policy, jnp.asarray(weights), 2**32 - 3, 5)
     theirs = [
         play_slowly("CartPole-v1", lambda obs, t, w=w: int(w[0] + obs @ w[1:5] + w[5] * (-1) ** t > 0), 2**32 - 3, 5)
@@ -81,7 +81,9 @@ def test_the_twin_of_frozen_lake_sees_one_hot_states():
     walk = [0, 3, 3, 3, 0, 0, 0, 0, 3, 1, 0, 0, 0, 2, 1, 0]  # the optimum of the slippery 4 x 4 map
     tables[0, np.arange(16), walk] = 1
     tables[1, :, 3] = 1
-    policy = Policy(lambda params, key, obs, carry, reset: (obs.astype(float) @ params, carry), lambda batch: ())
+    policy = Policy(
+        lambda params, key, obs, carry, reset: (obs.astype(float) @ params, carry), lambda batch: (), None, None
+    )
     ours = twin.play("FrozenLake-misc", policy, jnp.asarray(tables), 7, 20)
     theirs = [play_slowly("FrozenLake-v1", lambda s, t, table=table: int(table[s].argmax()), 7, 20) for table in tables]
     np.testing.assert_array_equal(ours, theirs)

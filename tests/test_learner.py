@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
+import oracles_family as family
 import pytest
 from test_targets import random_rows
 
@@ -44,7 +45,8 @@ def gradient_by_hand(table, target_table, sample, discount, n, loss, double):
                 gradient[:, rows.action[t, b]] -= share * slope * rows.obs[t, b]
                 total += share * (oracles.huber(error) if loss == "huber" else 0.5 * error**2)
                 errors[t, b] = abs(error)
-    return gradient, total, errors.max(0), goal[returns["valid"]].mean()
+    priority = [family.sequence_priority(errors[:, b], returns["valid"][:, b], 0.8) for b in range(BATCH)]
+    return gradient, total, priority, goal[returns["valid"]].mean()
 
 
 def make(n=1, target_period=3, optimizer="adam", loss="squared", double=False):
@@ -66,7 +68,8 @@ def test_updates_equal_the_loop(n, loss, double, optimizer, clip):
     ours = make(n, 3, optimizer, loss, double)
     hyper = Hyper(
         learning_rate=0.1, learning_rate_final_fraction=0.2, learning_rate_steps=50.0, max_gradient_norm=clip,
-        discount=0.9, target_update_rate=0.7, adam_epsilon=1e-3,
+        discount=0.9, target_update_rate=0.7, optimizer_epsilon=1e-3,
+        sequence_max_fraction=0.8,
     )  # fmt: skip
     state = ours.init(jax.random.key(0), jnp.zeros(STATES), hyper)
     start = np.random.default_rng(9).normal(size=(STATES, ACTIONS)).astype(np.float32)

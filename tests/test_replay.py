@@ -53,7 +53,7 @@ def test_segments_are_what_was_stored(shape, seed):
     rows = stamped(rng, rollouts * rollout_length, envs)
     memory = replay.uniform(slots, rollout_length, 64, length)
     state = filled(memory, rows, rollout_length, rollouts)
-    sample = jax.tree.map(np.asarray, memory.sample(jax.random.key(seed), state, rollouts, None))
+    sample = jax.tree.map(np.asarray, memory.sample(jax.random.key(seed), state, rollouts, 0, None))
 
     env, tick = sample.rows.obs[..., 0], sample.rows.obs[..., 1]
     starts = set(oracles.uniform_segments(rollouts * rollout_length, capacity, length))
@@ -72,7 +72,7 @@ def test_every_start_is_equally_likely(rollouts, rollout_length):
     rows = stamped(np.random.default_rng(0), rollouts * rollout_length, envs)
     memory = replay.uniform(slots, rollout_length, draws, length)
     state = filled(memory, rows, rollout_length, rollouts)
-    sample = memory.sample(jax.random.key(1), state, rollouts, None)
+    sample = memory.sample(jax.random.key(1), state, rollouts, 0, None)
     found, counts = np.unique(np.asarray(sample.rows.obs[0, :, :2]), axis=0, return_counts=True)
     starts = oracles.uniform_segments(rollouts * rollout_length, slots * rollout_length, length)
     assert {tuple(x) for x in found} == {(e, s) for e in range(envs) for s in starts}
@@ -90,7 +90,7 @@ def test_no_return_joins_two_episodes(n, rollout_length):
     rows = stamped(np.random.default_rng(n), rollouts * rollout_length, envs)
     memory = replay.uniform(max(slots, n + 1), rollout_length, 512, n + 1)
     state = filled(memory, rows, rollout_length, rollouts)
-    sample = memory.sample(jax.random.key(n), state, rollouts, None).rows
+    sample = memory.sample(jax.random.key(n), state, rollouts, 0, None).rows
     returns = targets.n_step(sample.reward, sample.terminated, sample.last, 0.9, n)
     reward, bootstrap, valid = (np.asarray(x)[0] for x in (returns.reward, returns.bootstrap, returns.valid))
     obs = np.asarray(sample.obs)

@@ -100,7 +100,11 @@ def distributional(head, seed, shape=(37, 5), actions=3):
 
 
 @pytest.mark.parametrize("mixture", [False, True])
-@pytest.mark.parametrize("head", [heads.scalar(), heads.quantile(4), heads.categorical(-2.0, 2.0, 5)], ids=str)
+@pytest.mark.parametrize(
+    "head",
+    [heads.scalar(), heads.quantile(4), heads.categorical(-2.0, 2.0, 5)],
+    ids=["scalar", "quantile", "categorical"],
+)
 def test_munchausen_equals_the_loop(head, mixture):
     reward, terminated, last = random_rows(3, 40, 5, 0.2)
     returns = targets.n_step(*map(jnp.asarray, (reward, terminated, last)), 0.9, 3)
