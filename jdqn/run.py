@@ -18,7 +18,7 @@ from rich.console import Console
 from . import __version__, envs
 from .config import Config, ConfigError, Hyper
 from .host.checkpoint import Checkpoints
-from .host.console import ProgressBar, conclude, describe
+from .host.console import ProgressBar, conclude, describe, list_algorithms
 from .host.folder import RunFolder, read_metrics
 from .host.program import Interrupted, Plan, Run
 from .host.statistics import summary
@@ -55,6 +55,8 @@ class Options:
     """Seconds between checkpoints; each tenth of the run ends with one whatever this says."""
     compilation_cache: str = "~/.cache/jdqn"
     """Where compiled programs are kept for the next run; none to keep nothing."""
+    list: bool = False
+    """Print what each algorithm picks, and do nothing else."""
     config: tyro.conf.OmitArgPrefixes[Config] = dataclasses.field(default_factory=Config)
     hyper: tyro.conf.OmitArgPrefixes[Hyper] = dataclasses.field(default_factory=Hyper)
 
@@ -146,6 +148,9 @@ def main(arguments: list[str]) -> int:
     split = {"import": time.time() - psutil.Process().create_time()}
     try:
         options = parse(arguments)
+        if options.list:
+            list_algorithms(console)
+            return 0
         plan, folder = open_run(options, arguments)
         keep_compiled(options.compilation_cache)
         if options.resume and folder.result.exists():

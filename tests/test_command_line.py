@@ -126,3 +126,14 @@ def test_help_lists_every_setting(capsys, monkeypatch):
 def test_the_program_hides_nothing_of_the_library():
     """Importing the module jdqn.run binds that name in the package, over a function if it had one."""
     assert [name for name in jdqn.__all__ if inspect.ismodule(getattr(jdqn, name))] == ["envs"]
+
+
+def test_the_list_has_a_row_for_each_algorithm(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["--list"]) == 0
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["algorithm", "head", "target", "replay", "network", "exploration", "n"]
+    table = {line.split()[0]: " ".join(line.split()[1:]) for line in lines}
+    assert list(table) == list(jdqn.ALGORITHMS)
+    assert table["rainbow"] == "categorical double prioritised dueling, noisy noise 3"
+    assert table["dqn"] == "scalar greedy uniform auto epsilon_greedy 1"

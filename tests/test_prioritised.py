@@ -8,21 +8,12 @@ import oracles_family as family
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_replay import stamped
+from test_replay import filled, stamped
 
 from jdqn import replay, sum_tree
 from jdqn.config import Hyper
 
 HYPER = Hyper(importance_steps=1e3)
-
-
-def filled(memory, rows, rollout_length, rollouts, hyper=HYPER):
-    state = memory.init(jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), rows))
-    for k in range(rollouts):
-        part = jax.tree.map(lambda x, k=k: jnp.asarray(x[k * rollout_length : (k + 1) * rollout_length]), rows)
-        state = memory.add(state, part, k, hyper)
-    return state
-
 
 shapes = st.tuples(st.integers(2, 6), st.integers(1, 4), st.integers(1, 3), st.integers(2, 6), st.integers(1, 16))
 
@@ -37,7 +28,7 @@ def test_the_tree_holds_exactly_the_segments_that_can_be_learnt_from(shape, kind
     lead = {"start": 0, "lead": length - 2, "several": -1}[kind]
     rows = stamped(np.random.default_rng(seed), rollouts * rollout_length, envs)
     memory = replay.prioritised(slots, rollout_length, 8, length, lead)
-    state = filled(memory, rows, rollout_length, rollouts)
+    state = filled(memory, rows, rollout_length, rollouts, HYPER)
     leaves = np.asarray(state.tree[0]).ravel()[: capacity * envs].reshape(capacity, envs)
     expected = np.zeros((capacity, envs))
     for start in oracles.uniform_segments(rollouts * rollout_length, capacity, length):
@@ -80,7 +71,7 @@ def test_segments_weights_and_updates():
 def test_new_segments_get_the_highest_priority_so_far():
     rows = stamped(np.random.default_rng(0), 12, 2, end_share=0.0)
     memory = replay.prioritised(8, 1, 4, 2)
-    state = filled(memory, rows, 1, 5)
+    state = filled(memory, rows, 1, 5, HYPER)
     state = memory.update(state, jnp.array([0, 3]), jnp.array([9.0, 0.1]), HYPER)
     state = memory.update(state, jnp.array([0, 1]), jnp.array([0.2, 0.3]), HYPER)  # the 9 itself is gone
     state = memory.add(state, jax.tree.map(lambda x: jnp.asarray(x[5:6]), rows), 5, HYPER)
@@ -96,7 +87,7 @@ def test_every_row_of_a_rollout_is_learnt_from_once(length):
     memory = replay.last_rollout(rollout_length, batch, envs, length)
     seen = []
     for rollouts in range(1, 6):
-        state = filled(memory, rows, rollout_length, rollouts)
+        state = filled(memory, rows, rollout_length, rollouts, HYPER)
         order = []
         for update in range(2 * envs // batch):  # two epochs
             sample = jax.tree.map(np.asarray, memory.sample(jax.random.key(rollouts), state, rollouts, update, None))
@@ -132,7 +123,7 @@ def test_stacks_equal_the_naive_layout(kind, shape):
         "last_rollout": lambda: replay.last_rollout(rollout_length, envs, envs, drawn_length),
     }[kind]()
     memory = replay.stacked(inner, frames)
-    state = filled(memory, rows._replace(obs=images), rollout_length, rollouts)
+    state = filled(memory, rows._replace(obs=images), rollout_length, rollouts, HYPER)
     sample = jax.tree.map(np.asarray, memory.sample(jax.random.key(1), state, rollouts, 0, HYPER))
     naive = {}
     for e in range(envs):

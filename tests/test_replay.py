@@ -30,12 +30,12 @@ def stamped(rng, ticks, envs, end_share=0.3):
     return Row(obs, tick.astype(np.int32), reward, terminated, last, ())
 
 
-def filled(memory, rows, rollout_length, rollouts):
+def filled(memory, rows, rollout_length, rollouts, hyper=None):
     """`memory` after the first `rollouts` rollouts of `rows`."""
     state = memory.init(jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), rows))
     for k in range(rollouts):
         part = jax.tree.map(lambda x, k=k: jnp.asarray(x[k * rollout_length : (k + 1) * rollout_length]), rows)
-        state = memory.add(state, part, k, None)
+        state = memory.add(state, part, k, hyper)
     return state
 
 

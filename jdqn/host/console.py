@@ -4,10 +4,34 @@ import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
+from ..config import Config
+from ..presets import ALGORITHMS, defaults
 from .folder import RunFolder
 from .memory import human
 from .program import Run
+
+
+def list_algorithms(console: Console) -> None:
+    """A table of what each algorithm picks, where no environment has a say."""
+    table = Table("algorithm", "head", "target", "replay", "network", "exploration", "n", box=None, pad_edge=False)
+    for name in ALGORITHMS:
+        config, hyper = defaults(name, "")
+        target = "double" if config.double else config.target
+        explores = hyper.epsilon_start > 0 or config.exploration == "ladder"
+        exploration = config.exploration if explores or config.exploration == "member" else "noise"
+        replay = f"{config.replay}, {config.unroll_length} rows" if config.unroll_length > 1 else config.replay
+        table.add_row(name, config.head, target, replay, _network(config), exploration, str(config.n_step))
+    console.width = max(console.width, 132)  # a pipe has no width to respect
+    console.print(table)
+
+
+def _network(config: Config) -> str:
+    """What is special about a network, or its torso."""
+    special = [name for name in ("dueling", "noisy", "layer_norm") if getattr(config, name)]
+    special += [config.core] * (config.core != "none") + [f"ensemble of {config.ensemble}"] * (config.ensemble > 1)
+    return ", ".join(special) or config.network
 
 
 def describe(console: Console, run: Run) -> None:
