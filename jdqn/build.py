@@ -17,6 +17,7 @@ def build(config: Config, env: envs.Env) -> Trainer:
         ConfigError: settings that cannot work, or that do not suit the environment's observations.
     """
     validate_config(config)
+    envs.check_shapes(env)
     obs = jax.eval_shape(env.reset, jax.random.key(0))[1]
     if config.network == "tabular" and (obs.ndim != 1 or obs.dtype != bool):
         raise ConfigError(

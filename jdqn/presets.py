@@ -92,13 +92,15 @@ def preset(algorithm: str = "dqn", environment: str = "", **overrides) -> tuple[
 def defaults(algorithm: str, environment: str, **overrides) -> tuple[Config, Hyper]:
     """`preset` before its values are checked: what a command line starts from."""
     if algorithm not in ALGORITHMS:
-        near = difflib.get_close_matches(algorithm, ALGORITHMS, 3, 0.4) or ALGORITHMS
-        raise ConfigError(f"unknown algorithm {algorithm}: choose {' or '.join(near)}")
+        near = difflib.get_close_matches(algorithm, ALGORITHMS, 3, 0.4)
+        rest = [name for name in ALGORITHMS if name not in near]
+        raise ConfigError(f"unknown algorithm {algorithm}: choose {' or '.join(near + rest)}")
     row = ENVIRONMENTS.get(environment, {}) | ALGORITHMS[algorithm] | overrides
     static = {field.name for field in dataclasses.fields(Config)}
     for field in row.keys() - static - set(Hyper._fields):
         near = difflib.get_close_matches(field, [*static, *Hyper._fields, "algorithm", "environment"], 3, 0.4)
         raise ConfigError(f"unknown setting {field}" + (f": did you mean {' or '.join(near)}?" if near else ""))
     config = Config(**{k: v for k, v in row.items() if k in static})
-    length = dict.fromkeys(("learning_rate_steps", "importance_steps"), float(config.total_steps))
+    steps = float(config.total_steps) if isinstance(config.total_steps, int) else config.total_steps
+    length = dict.fromkeys(("learning_rate_steps", "importance_steps"), steps)
     return config, Hyper(**length | {k: v for k, v in row.items() if k in Hyper._fields})

@@ -161,18 +161,21 @@ def main(arguments: list[str]) -> int:
         split["build"] = time.perf_counter() - began
         describe(console, run)
         run.require_memory()
-        if not options.resume:
+        if not options.resume:  # an old run goes only when nothing can be refused any more
+            RunFolder.require_new(folder.path, options.overwrite)
+            run.compile(fresh=True)
             RunFolder.create(folder.path, options.overwrite)
             folder.write_json(folder.config, plan_to_json(plan))
         checkpoints = Checkpoints(folder.checkpoint)
         try:
             if options.resume:
                 checkpoints.newest()
+                run.compile(fresh=False)
             return train_and_report(console, run, folder, checkpoints, options.resume is not None, split)
         finally:
             checkpoints.close()
     except KeyboardInterrupt:
-        console.print("stopped; what the last checkpoint holds can be resumed")
+        console.print("stopped; if the run has a checkpoint, --resume goes on from there")
         return 130
     except ConfigError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
@@ -180,8 +183,7 @@ def main(arguments: list[str]) -> int:
 
 
 def train_and_report(console, run: Run, folder: RunFolder, checkpoints: Checkpoints, resume: bool, split: dict) -> int:
-    """Everything from compiling to the last file."""
-    run.compile(fresh=not resume)
+    """Everything from the first step to the last file."""
     console.print(f"compiled in {run.compile_seconds:.1f} s; writing to {folder.path}")
     try:
         with ProgressBar(console, run) as show:

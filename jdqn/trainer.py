@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from .config import Hyper
+from .config import ConfigError, Hyper
 from .envs import VectorEnv
 from .exploration import Exploration
 from .learner import Learner, LearnerState, LearnMetrics
@@ -176,7 +176,13 @@ def advance(trainer: Trainer, state: State, hyper: Hyper, start: Array | int, it
 
 
 def train(trainer: Trainer, key: Key, hyper: Hyper, iterations: int) -> tuple[State, Metrics]:
-    """A fresh agent after `iterations` iterations, warm-up included. Metrics [iterations]."""
+    """A fresh agent after `iterations` iterations, warm-up included. Metrics [iterations].
+
+    Raises:
+        ConfigError: the warm-up alone takes more.
+    """
+    if iterations < trainer.num_warm_up:
+        raise ConfigError(f"warm-up takes {trainer.num_warm_up} iterations: train for that many or more")
     state = trainer.init(key, hyper)
     warm = jnp.arange(trainer.num_warm_up)
     state, first = jax.lax.scan(lambda s, i: trainer.warm_up(s, hyper, i), state, warm)

@@ -51,8 +51,8 @@ REFUSED = {
     "reports": ("--reports 0", "--reports must be"),
     "checkpoint_every": ("--checkpoint-every 0", "--checkpoint-every must be"),
     "warm_up": ("--total-steps 2000 --warm-up-steps 5000", "raise total_steps or lower warm_up_steps"),
-    "memory": ("--replay-size 2000000000 --seeds 64", "3,328,0"),  # 64 x 2e9 x 26 bytes and the little rest
-    "parameters": ("--hidden-sizes 1000000 1000000", "16,000,128,"),
+    "memory": ("--replay-size 2000000000 --seeds 64", "13,312,0"),  # 4 x 64 x 2e9 x 26 bytes and the little rest
+    "parameters": ("--hidden-sizes 1000000 1000000", "64,000,5"),
     "filled": ("--out {tmp}/filled", "is not empty"),
     "no_run": ("--out {tmp}/filled --overwrite", "holds no run"),
     "not_ours": ("--out {tmp}/not_ours --overwrite", "holds no run"),

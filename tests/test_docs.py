@@ -31,8 +31,8 @@ def test_the_six_lines_of_the_readme():
     (block,) = python_blocks("README.md")
     assert len(block.strip().splitlines()) == 6
     names: dict = {}
-    exec(block.replace("env.name)", "env.name, total_steps=4_000)").replace("), 32)", "), 3)"), names)
-    assert names["evaluations"].returns.shape == (3, 100)
+    exec(block.replace("env.name)", "env.name, total_steps=4_000)").replace("(2, 32)", "(2, 3)"), names)
+    assert names["returns"].shape == (3, 100)
 
 
 def test_the_commands_stand_at_the_top_of_the_readme():

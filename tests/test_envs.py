@@ -23,7 +23,7 @@ from jdqn import envs
 CONTINUOUS = ["Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc"]
 NAMES = [name for name in gymnax.registered_envs if name not in [*CONTINUOUS, "MNISTBandit-bsuite"]]
 ONE_HOT = {"FrozenLake-misc": 16}
-BINARY = {name for name in NAMES if "MinAtar" in name} | {"Catch-bsuite", "DeepSea-bsuite"}
+BINARY = {name for name in NAMES if "MinAtar" in name} | {"Catch-bsuite", "DeepSea-bsuite", "Pong-misc"}
 ENVS, TICKS, LIMIT = 3, 50, 20
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiling takes all the time
 
@@ -34,7 +34,7 @@ def kinds(tree):
 
 def test_gymnax_still_has_the_environments_we_counted():
     assert len(NAMES) == 20
-    assert len(BINARY) == 7
+    assert len(BINARY) == 8
     assert set(CONTINUOUS) < set(gymnax.registered_envs)
 
 
@@ -87,6 +87,7 @@ def test_a_random_rollout_is_what_gymnax_says(name):
         assert np.isin(obs, [0, 1]).all()
     else:
         assert ours.obs.dtype == obs.dtype
+        assert not (obs.ndim == 5 and np.isin(obs, [0, 1]).all()), "an image of zeros and ones belongs into BINARY"
     live = ~reset
     np.testing.assert_allclose(np.float32(ours.obs)[live], obs[live], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(ours.reward[live], reward[live], rtol=1e-5, atol=1e-6)

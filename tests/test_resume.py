@@ -169,7 +169,7 @@ def test_checkpoints_come_after_so_many_seconds(monkeypatch):
     clock = itertools.count().__next__  # a second for each look
     now = {"now": 0.0}
     monkeypatch.setattr(program.time, "monotonic", lambda: now["now"])
-    due = program._CheckpointClock(30.0, 1000)
+    due = program._CheckpointClock(30.0, 0, 1000)
     asked = []
     for iteration in range(1, 300):
         now["now"] = float(clock())

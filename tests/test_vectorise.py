@@ -4,6 +4,7 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jdqn
 from jdqn import envs
@@ -87,3 +88,33 @@ def test_cartpole_equals_a_plain_loop():
             np.testing.assert_allclose(mine[:, e], theirs, rtol=1e-4, atol=1e-5)
     assert ours.terminated.sum() > 3
     assert (ours.last & ~ours.terminated).sum() > 3
+
+
+def river(**changes):
+    """A sound environment but for `changes`."""
+    parts = dict(state=jnp.int32(0), obs=jnp.zeros(3), reward=jnp.float32(1), terminated=jnp.bool(False)) | changes
+
+    def step(key, state, action):
+        return parts["state"], jdqn.Step(parts["obs"], parts["reward"], parts["terminated"], jnp.bool(False))
+
+    first = parts.get("first", jnp.zeros(3))
+    return jdqn.Env(lambda key: (jnp.int32(0), first), step, parts.get("num_actions", 2), "River")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (dict(state=jnp.float32(0)), r"must keep state at int32\[\], and step gives float32\[\]"),
+        (dict(state=(jnp.int32(0),)), "must keep the structure of its state"),
+        (dict(obs=jnp.zeros(4)), r"must keep obs at float32\[3\], and step gives float32\[4\]"),
+        (dict(reward=jnp.ones(1)), r"must keep reward at float32\[\], and step gives float32\[1\]"),
+        (dict(terminated=jnp.float32(0)), r"must keep terminated at bool\[\], and step gives float32\[\]"),
+        (dict(first={"x": jnp.zeros(3)}), "must show one array"),
+        (dict(num_actions=0), "must have one action or more"),
+    ],
+)
+def test_an_environment_that_does_not_fit_together_is_refused(changes, sentence):
+    config, _ = jdqn.preset()
+    with pytest.raises(jdqn.ConfigError, match=f"^River {sentence}"):
+        jdqn.build(config, river(**changes))
+    envs.check_shapes(river())

@@ -13,6 +13,7 @@ from .base import Env, Step
 BINARY = frozenset(f"{game}-MinAtar" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")) | {
     "Catch-bsuite",
     "DeepSea-bsuite",
+    "Pong-misc",
 }
 
 

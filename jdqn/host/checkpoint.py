@@ -43,6 +43,7 @@ class Checkpoints:
         """Keep `state` and the JSON values `host` as of `iteration`; one already there is left alone."""
         if iteration in self._manager.all_steps():
             return
+        self.wait()  # one copy of the state at a time
         self._manager.save(
             iteration,
             args=ocp.args.Composite(state=ocp.args.StandardSave(_to_host(state)), host=ocp.args.JsonSave(host)),
@@ -69,7 +70,7 @@ class Checkpoints:
         """
         newest = self.newest()
         raw = jax.eval_shape(lambda t: jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, t), like)
-        template = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), raw)
+        template = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), raw)  # takes no memory
         args = ocp.args.Composite(state=ocp.args.StandardRestore(template), host=ocp.args.JsonRestore())
         restored = self._manager.restore(newest, args=args)
         return _to_device(like, restored.state), restored.host

@@ -28,11 +28,11 @@ class RunFolder:
         self.result = path / "result.json"
 
     @classmethod
-    def create(cls, path: Path, overwrite: bool) -> "RunFolder":
-        """Make a new folder.
+    def require_new(cls, path: Path, overwrite: bool) -> "RunFolder":
+        """Refuse a folder that may not be written, and touch nothing.
 
         Raises:
-            ConfigError: it is there already and may not be overwritten, or cannot be made.
+            ConfigError: it is there already and may not be overwritten.
         """
         folder = cls(path := path.resolve())
         if path.exists() and not path.is_dir():
@@ -44,6 +44,21 @@ class RunFolder:
                 raise ConfigError(
                     f"--out {path} holds no run (no config.json of ours) and is not overwritten: remove it yourself"
                 )
+        parent = next(p for p in (path, *path.parents) if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ConfigError(f"--out {path} cannot be made: {parent} is not a folder that can be written to")
+        return folder
+
+    @classmethod
+    def create(cls, path: Path, overwrite: bool) -> "RunFolder":
+        """Make a new folder, in the place of an old run if it may be overwritten.
+
+        Raises:
+            ConfigError: it may not be overwritten, or cannot be made.
+        """
+        folder = cls.require_new(path, overwrite)
+        path = folder.path
+        if path.is_dir():
             shutil.rmtree(path)
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from .checkpoint import Checkpoints
 from .folder import MetricsFile, RunFolder
 from .memory import require, tree_bytes
 
+HOLDS = 4  # times the state in memory at most: itself, its copy for a checkpoint, and what Orbax makes of that
 LAUNCH_SECONDS = 1.0  # work handed to the device at a time: what Ctrl-C waits for
 
 
@@ -99,7 +100,7 @@ class Run:
         # Reports end the warm-up, then come as evenly as whole iterations allow.
         reports = min(plan.reports, self.total - warm_up)
         ends = np.linspace(warm_up, self.total, reports + 1).round().astype(int)
-        self.report_ends = np.unique(ends[ends > 0])
+        self.report_ends = np.unique(ends)
         self.keys = jax.vmap(jax.random.key)(jnp.asarray(plan.agent_seeds, jnp.uint32))
         self.shapes = jax.eval_shape(lambda keys: self.population.start(keys, plan.hyper), self.keys)
         self.compile_seconds = 0.0
@@ -115,7 +116,7 @@ class Run:
 
     def require_memory(self) -> None:
         """Refuse what cannot fit, before anything is allocated."""
-        require(tree_bytes(self.shapes), f"training {self.plan.seeds} agent(s)")
+        require(HOLDS * tree_bytes(self.shapes), f"training {self.plan.seeds} agent(s) and saving them")
 
     def compile(self, fresh: bool) -> None:
         """Compile side by side; `fresh` if the run starts at the beginning. Nobody waits for evaluation here."""
@@ -140,7 +141,8 @@ class Run:
         pool.shutdown(wait=False)
         self._advance, *rest = [job.result() for job in jobs]
         scratch = getattr(self._advance.memory_analysis(), "temp_size_in_bytes", 0)  # None on some devices
-        require(tree_bytes(self.shapes) + scratch, f"training {self.plan.seeds} agent(s) with batches and gradients")
+        wanted = HOLDS * tree_bytes(self.shapes) + scratch
+        require(wanted, f"training {self.plan.seeds} agent(s) with batches and gradients, and saving them")
         if rest:
             self._start = rest[0]
         self.compile_seconds += time.perf_counter() - began
@@ -169,7 +171,7 @@ class Run:
             if not resume:
                 state, sums, progress = self.begin()
             metrics = MetricsFile(folder.metrics, progress.reports, plan.seeds)
-            stride, due = 1, _CheckpointClock(plan.checkpoint_every, self.total)
+            stride, due = 1, _CheckpointClock(plan.checkpoint_every, self.trainer.num_warm_up, self.total)
             stops = np.union1d(self.report_ends, due.tenths)
             if not resume and progress.iteration in self.report_ends:
                 sums = self._report(progress, sums, metrics, show)
@@ -237,11 +239,11 @@ class Run:
 
 
 class _CheckpointClock:
-    """Due at each tenth of the run, and `every` seconds after the last one."""
+    """Due at each tenth of the way from iteration `begin` to `end`, and `every` seconds after the last one."""
 
-    def __init__(self, every: float, total: int):
+    def __init__(self, every: float, begin: int, end: int):
         self.every, self.last = every, time.monotonic()
-        self.tenths = -(-np.arange(1, 11) * total // 10)  # the iterations that end them
+        self.tenths = np.linspace(begin, end, 11).round().astype(int)[1:]
 
     def __call__(self, iteration: int) -> bool:
         if iteration not in self.tenths and time.monotonic() - self.last < self.every:
