@@ -57,7 +57,7 @@ class Config:
     head: HeadName = "scalar"
     """What the last layer means: an expected return, or a distribution (C51, HL-Gauss, QR-DQN, IQN, FQF)."""
     loss: Literal["squared", "huber"] = "squared"
-    """Loss of the scalar head; huber is the TD error clipped to +-1 (Mnih et al. 2015), squared learns better."""
+    """Loss of the scalar head; huber is the TD error clipped to +-1 (Mnih et al. 2015), squared leaves it alone."""
     value_rescaling: bool = False
     """Scalar head: learn h(return) = sign(x)(sqrt(|x| + 1) - 1) + 0.001 x (Pohlen et al. 2018)."""
     atoms: int = 51

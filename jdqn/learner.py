@@ -21,7 +21,7 @@ class LearnerState(NamedTuple):
 
 
 class LearnMetrics(NamedTuple):
-    loss: Array  # [] mean over the learnt transitions, weighted as the gradient is
+    loss: Array  # [] mean over the learnt transitions, weighted as the gradient is; 0 where there was none
     q: Array  # [] mean target, in units of return
     grad_norm: Array  # [] global norm before clipping
 

@@ -226,7 +226,7 @@ class ProposedQuantiles(nn.Module):
     """Values at fractions that a layer proposes (FQF, Yang et al. 2019); its gradient stays out of the torso.
 
     The paper trains the proposal with RMSProp at 2.5e-9, about 1 / 20,000 of the network's rate. Here one optimiser
-    trains everything, and the proposal's logits are scaled by `rate` instead, which slows them as much under Adam.
+    trains everything, and the proposal's logits are scaled by `rate`, which slows them a hundredfold under Adam.
     """
 
     last: nn.Module

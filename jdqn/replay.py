@@ -197,7 +197,7 @@ def last_rollout(rollout_length: int, batch_size: int, num_envs: int, segment_le
 
 
 def stacked(replay: Replay, frames: int) -> Replay:
-    """Turn single stored frames into stacks newest last; `replay` draws frames - 1 more rows before.
+    """Turn single stored frames into stacks, newest last; `replay` draws frames - 1 more rows before.
 
     A stack never reaches across an episode's beginning: what would lie before it is zero, as when acting.
     """
