@@ -39,11 +39,13 @@ class Config:
     warm_up_steps: int = 1_000
     """Random ticks before the first gradient step; rounded up to whole rollouts."""
     network: Literal["auto", "mlp", "minatar", "nature", "impala", "tabular"] = "auto"
-    """Torso; auto takes the MinAtar convolution for images [height, width, channels], else the MLP."""
+    """Torso; auto takes image_network for images [height, width, channels], else the MLP."""
+    image_network: Literal["auto", "minatar", "nature", "impala"] = "auto"
+    """What network=auto takes for images; auto takes Nature's convolutions from 36 x 36 on, MinAtar's for less."""
     hidden_sizes: tuple[int, ...] = (120, 84)
     """Widths of the dense layers; the last one belongs to the output stream (two when dueling)."""
     layer_norm: bool = False
-    """LayerNorm before every ReLU."""
+    """LayerNorm before every ReLU; IMPALA has one between its convolutions and the dense layers."""
     core: Literal["none", "gru", "lstm"] = "none"
     """Recurrent core between torso and output stream."""
     core_size: int = 128
@@ -59,7 +61,7 @@ class Config:
     loss: Literal["squared", "huber"] = "squared"
     """Loss of the scalar head; huber is the TD error clipped to +-1 (Mnih et al. 2015), squared leaves it alone."""
     value_rescaling: bool = False
-    """Scalar head: learn h(return) = sign(x)(sqrt(|x| + 1) - 1) + 0.001 x (Pohlen et al. 2018)."""
+    """Scalar head: learn h(return) = sign(x)(sqrt(|x| + 1) - 1) + 0.001 x (Pohlen et al. 2018; R2D2's 0.001)."""
     atoms: int = 51
     """Atoms of a distributional head (N): bins, quantiles, or fractions sampled to learn."""
     acting_atoms: int = 32

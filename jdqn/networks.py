@@ -82,6 +82,7 @@ def q_network(
     num_actions: int,
     head: Head,
     *,
+    images: str = "auto",
     hidden_sizes=(),
     dueling=False,
     layer_norm=False,
@@ -91,7 +92,7 @@ def q_network(
     fractions="fixed",
     samples=0,
 ) -> Network:
-    """Build the network that `Config.network` names for observations of `obs_shape`.
+    """Build the network that `Config.network` names for observations of `obs_shape`, `images` if they are such.
 
     The last of `hidden_sizes` is the output stream's, so that a dueling network splits before it. `fractions` says
     whether a quantile head's are fixed, "sampled" (IQN) or "proposed" (FQF), `samples` how many.
@@ -100,7 +101,9 @@ def q_network(
         ConfigError: the network cannot read such observations.
     """
     if kind == "auto":
-        kind = "minatar" if len(obs_shape) == 3 else "mlp"
+        kind = "mlp" if len(obs_shape) != 3 else images
+    if kind == "auto":
+        kind = "nature" if min(obs_shape[:2]) >= 36 else "minatar"
     least = {"minatar": 3, "nature": 36, "impala": 1}.get(kind)
     if least and (len(obs_shape) != 3 or min(obs_shape[:2]) < least):
         raise ConfigError(
@@ -139,9 +142,8 @@ def with_prior(network: Network, scale: float = 3.0) -> Network:
         return {"learnt": network.init(k_learnt, obs), "prior": network.init(k_prior, obs)}
 
     def apply(params, key, obs, carry, reset):
-        keys = (None, None) if key is None else jax.random.split(key)
-        out, carry = network.apply(params["learnt"], keys[0], obs, carry, reset)
-        prior, _ = network.apply(jax.lax.stop_gradient(params["prior"]), keys[1], obs, carry, reset)
+        out, carry = network.apply(params["learnt"], key, obs, carry, reset)
+        prior, _ = network.apply(params["prior"], None, obs, carry, reset)  # without noise: it never changes
         return jax.tree.map(lambda x, y: x + scale * jax.lax.stop_gradient(y), out, prior), carry
 
     return Network(init, apply, network.carry, network.recurrent)

@@ -43,7 +43,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "pqn": dict(**PQN),
     "pqn_rnn": dict(core="gru", **PQN),
     "apex": dict(
-        double=True, dueling=True, n_step=3, exploration="ladder", num_envs=32, **PRIORITISED,
+        double=True, dueling=True, n_step=3, exploration="ladder", num_envs=32, importance_final_exponent=0.4,
+        **PRIORITISED,
     ),
     "r2d2": dict(
         double=True, dueling=True, core="lstm", n_step=5, burn_in=8, unroll_length=16, value_rescaling=True,
@@ -52,7 +53,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     ),
     "btr": dict(
         head="implicit_quantile", atoms=8, dueling=True, noisy=True, target="munchausen", n_step=3,
-        epsilon_start=0.0, epsilon_end=0.0, layer_norm=True, **PRIORITISED,
+        epsilon_start=0.0, epsilon_end=0.0, layer_norm=True, image_network="impala", **PRIORITISED,
     ),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The main program: python -m jdqn.run --env CartPole-v1 [--algo dqn] [any setting]. See --help."""
 
 import argparse
+import ast
 import dataclasses
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 import psutil
@@ -35,6 +37,8 @@ class Options:
 
     env: str = "CartPole-v1"
     """Environment, a gymnax name."""
+    env_params: tuple[str, ...] = ()
+    """Parameters of the environment, as name=value: --env DeepSea-bsuite --env-params size=20."""
     algo: str = "dqn"
     """Algorithm, a row of presets.py; it sets the defaults of the settings below."""
     seeds: int = 1
@@ -76,7 +80,7 @@ def parse(arguments: list[str]) -> Options:
     return tyro.cli(
         Options,
         args=arguments,
-        default=Options(env, algo, config=config, hyper=hyper),
+        default=Options(env=env, algo=algo, config=config, hyper=hyper),
         prog=PROGRAM,
     )
 
@@ -99,7 +103,19 @@ def plan_of(options: Options) -> Plan:
     validate_config(options.config)
     validate_hyper(options.hyper)
     fields = {field.name for field in dataclasses.fields(Plan)}
-    return Plan(**{name: getattr(options, name) for name in fields})
+    chosen = {name: getattr(options, name) for name in fields}
+    return Plan(**chosen | {"env_params": dict(map(env_param, options.env_params))})
+
+
+def env_param(text: str) -> tuple[str, Any]:
+    """'size=20' -> ("size", 20)."""
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals and value):
+        raise ConfigError(f"--env-params takes name=value, got {text}: write it like --env-params size=20")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # a word
+        return name, value
 
 
 def plan_to_json(plan: Plan) -> dict:
@@ -157,7 +173,7 @@ def main(arguments: list[str]) -> int:
             console.print(f"{folder.path} is finished: see {folder.result}")
             return 0
         began = time.perf_counter()
-        run = Run(plan, envs.make(plan.env))
+        run = Run(plan, envs.make(plan.env, **plan.env_params))
         split["build"] = time.perf_counter() - began
         describe(console, run)
         run.require_memory()
@@ -195,7 +211,9 @@ def train_and_report(console, run: Run, folder: RunFolder, checkpoints: Checkpoi
 
     began, compiled = time.perf_counter(), run.compile_seconds
     ours = summary(run.evaluate(state))
-    theirs = twin.play(run.plan.env, run.trainer.policy, state.learner.params, run.plan.seed, run.plan.episodes)
+    theirs = None if run.plan.env_params else twin.play(
+        run.plan.env, run.trainer.policy, state.learner.params, run.plan.agent_seeds, run.plan.episodes
+    )  # fmt: skip
     evaluated = time.perf_counter()
     result = {
         "env": run.plan.env,
@@ -209,7 +227,7 @@ def train_and_report(console, run: Run, folder: RunFolder, checkpoints: Checkpoi
         "evaluation": ours,
         "gymnasium": None if theirs is None else summary(theirs),
     }
-    plots.learning_curve(read_metrics(folder.metrics), f"{run.plan.algo} on {run.plan.env}", folder.curve)
+    plots.learning_curves({f"{run.plan.algo} on {run.plan.task}": read_metrics(folder.metrics)}, folder.curve)
     folder.write_json(folder.result, result)
     split |= {
         "compile": run.compile_seconds,

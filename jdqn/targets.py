@@ -66,7 +66,7 @@ def greedy(double: bool = False) -> TargetFn:
     """Bootstrap from the best next action (Watkins 1989; Mnih et al. 2015).
 
     With `double` the online network picks the action that the target network values
-    (van Hasselt et al. 2016).
+    (van Hasselt et al. 2016). IQN draws other fractions to choose than to value; here one draw does both.
     """
 
     def target(head, hyper, outputs, action, returns):

@@ -42,6 +42,8 @@ def refusal(capsys, monkeypatch):
 REFUSED = {
     "environment": ("--env CartPole-v2", "did you mean CartPole-v1"),
     "algorithm": ("--algo duelling", "choose dueling"),
+    "env_params": ("--env DeepSea-bsuite --env-params size", "takes name=value"),
+    "env_param": ("--env DeepSea-bsuite --env-params depth=3", "has no parameter depth: choose from size"),
     "continuous": ("--env Pendulum-v1", "continuous actions"),
     "seeds": ("--seeds 0", "--seeds must be"),
     "seed": ("--seed 4294967295 --seeds 2", "--seed must be"),

@@ -122,6 +122,14 @@ def test_a_parameter_takes_the_type_of_its_default():
             envs.make("CartPole-v1", max_steps_in_episode=value)
 
 
+def test_what_changes_shapes_can_be_chosen_too():
+    env = envs.make("DeepSea-bsuite", size=12, randomize_actions=False)
+    state, obs = env.reset(jax.random.key(0))
+    assert (obs.shape, int(state.action_mapping.sum())) == ((12, 12), 144)
+    state, obs = envs.make("FrozenLake-misc", map_name="8x8").reset(jax.random.key(0))
+    assert obs.shape == (64,)
+
+
 def test_an_observation_that_is_not_one_array_is_refused():
     space = spaces.Dict({"position": spaces.Discrete(3)})
     fake = SimpleNamespace(action_space=lambda params: spaces.Discrete(2), observation_space=lambda params: space)

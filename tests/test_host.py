@@ -46,8 +46,8 @@ def test_summary_of_one_agent_and_of_many():
 def play_slowly(name, action, seed, episodes):
     """Returns [episodes] of the rule action(obs, t) in Gymnasium, one episode after the other."""
     env, returns = gymnasium.make(name), []
-    for e in range(episodes):
-        obs, _ = env.reset(seed=seed + e)
+    for own in np.random.SeedSequence(seed).generate_state(episodes).tolist():
+        obs, _ = env.reset(seed=own)
         total, t, over = 0.0, 0, False
         while not over:
             obs, reward, terminated, truncated, _ = env.step(action(obs, t))
@@ -65,10 +65,11 @@ def test_the_twin_equals_the_loop():
         return jnp.stack([jnp.zeros_like(right), right], -1), carry + 1
 
     policy = Policy(values, lambda batch: jnp.zeros(batch), None, None)
-    ours = twin.play("CartPole-v1", policy, jnp.asarray(weights), 2**32 - 3, 5)
+    seeds = 2**32 - 3 + np.arange(3)
+    ours = twin.play("CartPole-v1", policy, jnp.asarray(weights), seeds, 5)
     theirs = [
-        play_slowly("CartPole-v1", lambda obs, t, w=w: int(w[0] + obs @ w[1:5] + w[5] * (-1) ** t > 0), 2**32 - 3, 5)
-        for w in weights
+        play_slowly("CartPole-v1", lambda obs, t, w=w: int(w[0] + obs @ w[1:5] + w[5] * (-1) ** t > 0), seed, 5)
+        for w, seed in zip(weights, seeds.tolist(), strict=True)
     ]
     np.testing.assert_array_equal(ours, theirs)
     assert (ours[0] < 12).all()  # pushed over
@@ -84,15 +85,18 @@ def test_the_twin_of_frozen_lake_sees_one_hot_states():
     policy = Policy(
         lambda params, key, obs, carry, reset: (obs.astype(float) @ params, carry), lambda batch: (), None, None
     )
-    ours = twin.play("FrozenLake-misc", policy, jnp.asarray(tables), 7, 20)
-    theirs = [play_slowly("FrozenLake-v1", lambda s, t, table=table: int(table[s].argmax()), 7, 20) for table in tables]
+    ours = twin.play("FrozenLake-misc", policy, jnp.asarray(tables), np.array([7, 8]), 20)
+    theirs = [
+        play_slowly("FrozenLake-v1", lambda s, t, table=table: int(table[s].argmax()), seed, 20)
+        for seed, table in zip((7, 8), tables, strict=True)
+    ]
     np.testing.assert_array_equal(ours, theirs)
     assert ours[0].mean() > 0.4
     assert ours[1].mean() == 0
 
 
 def test_no_twin():
-    assert twin.play("Catch-bsuite", None, None, 0) is None
+    assert twin.play("Catch-bsuite", None, None, np.array([0])) is None
 
 
 def report(value):

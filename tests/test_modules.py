@@ -140,6 +140,15 @@ def test_a_prior_is_added_and_never_learns():
     assert not any(x.any() for x in jax.tree.leaves(slope["prior"]))
 
 
+def test_a_noisy_network_has_a_prior_without_noise():
+    network = networks.with_prior(networks.q_network("mlp", (4,), 2, heads.scalar(), hidden_sizes=(8,), noisy=True))
+    obs, reset = features(0, (T, B, 4)), np.zeros((T, B), bool)
+    params = network.init(jax.random.key(0), obs[0, 0])
+    params["learnt"] = jax.tree.map(jnp.zeros_like, params["learnt"])
+    one, two = (network.apply(params, jax.random.key(i), obs, (), reset)[0] for i in (1, 2))
+    np.testing.assert_array_equal(one, two)
+
+
 @pytest.mark.parametrize(("kind", "shape"), [("nature", (84, 84, 4)), ("impala", (10, 10, 4))])
 def test_image_torsos(kind, shape):
     network = networks.q_network(kind, shape, 3, heads.scalar(), hidden_sizes=(32,))

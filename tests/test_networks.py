@@ -88,6 +88,10 @@ def test_auto_takes_the_convolution_for_images_alone():
     for obs_shape, convolves in [((), False), ((4,), False), ((10, 5), False), ((10, 10, 4), True), ((3, 3, 1), True)]:
         _, params = make("auto", obs_shape)
         assert ("Conv_0" in params["params"].get("torso", {})) == convolves, obs_shape
+    for images, side, convolutions in [("auto", 35, 1), ("auto", 36, 3), ("impala", 10, 15), ("nature", 40, 3)]:
+        params = make("auto", (side, side, 2), images=images)[1]
+        names = {path[2].key for path, _ in jax.tree_util.tree_leaves_with_path(params) if "Conv" in str(path)}
+        assert len(names) == convolutions, images
 
 
 @pytest.mark.parametrize(

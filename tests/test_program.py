@@ -49,7 +49,7 @@ def test_the_folder_is_whole(finished):
     plan = plan_from_json(json.loads((path / "config.json").read_text()))
     settings = DQN | {"hidden_sizes": (16, 16)} if plan.algo == "dqn" else {}
     config, hyper = preset(plan.algo, plan.env, total_steps=2000, **settings)
-    assert plan == Plan(plan.env, plan.algo, 3, 2, 5, 3, 300.0, config, hyper)
+    assert plan == Plan(plan.env, {}, plan.algo, 3, 2, 5, 3, 300.0, config, hyper)
 
 
 def test_config_json_says_everything(finished):

@@ -1,6 +1,7 @@
 """gymnax environments, made to keep our rules. gymnax itself is imported only when one is made."""
 
 import difflib
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ BINARY = frozenset(f"{game}-MinAtar" for game in ("Asterix", "Breakout", "Freewa
 
 
 def make(name: str, **overrides) -> Env:
-    """The gymnax environment `name`, with `overrides` of its parameters (say max_steps_in_episode).
+    """The gymnax environment `name`, with `overrides` of its parameters (max_steps_in_episode=200) or sizes (size=20).
 
     A discrete observation becomes a one-hot vector, a binary image bool, an integer reward float32.
 
@@ -34,22 +35,31 @@ def make(name: str, **overrides) -> Env:
         raise ConfigError(f"unknown environment {name}: {hint}")
     try:
         env, params = gymnax.make(name)
+        # What the constructor takes (DeepSea's size) changes shapes; what is in params are numbers in arithmetic.
+        sizes = {
+            field: parameter.default
+            for field, parameter in inspect.signature(type(env)).parameters.items()
+            if isinstance(parameter.default, (int, float, str))
+        }
+        numbers = {field: getattr(params, field) for field in params.__dataclass_fields__}
+        if unknown := overrides.keys() - sizes.keys() - numbers.keys():
+            fields = ", ".join([*sizes, *numbers])
+            raise ConfigError(f"{name} has no parameter {', '.join(sorted(unknown))}: choose from {fields}")
+        typed = {field: _typed(name, field, value, sizes | numbers) for field, value in overrides.items()}
+        if chosen := {field: value for field, value in typed.items() if field in sizes}:
+            env, params = gymnax.make(name, **chosen)
     except (OSError, EOFError) as error:
         raise ConfigError(f"{name} needs data that could not be downloaded or read ({error})") from error
-    unknown = set(overrides) - set(params.__dataclass_fields__)
-    if unknown:
-        fields = ", ".join(params.__dataclass_fields__)
-        raise ConfigError(f"{name} has no parameter {', '.join(sorted(unknown))}: choose from {fields}")
+    return from_gymnax(env, params.replace(**{f: value for f, value in typed.items() if f not in sizes}), name)
 
-    def typed(field, value):
-        """gymnax computes with a parameter in the type of its default: 20 steps may have to be 20.0."""
-        default = getattr(params, field)
-        try:
-            return type(default)(value) if isinstance(default, (int, float)) else jnp.asarray(value, default.dtype)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{name} cannot take {field}={value} for {default}") from error
 
-    return from_gymnax(env, params.replace(**{field: typed(field, value) for field, value in overrides.items()}), name)
+def _typed(name: str, field: str, value, defaults: dict):
+    """gymnax computes with a parameter in the type of its default: 20 steps may have to be 20.0."""
+    default = defaults[field]
+    try:
+        return type(default)(value) if isinstance(default, (int, float, str)) else jnp.asarray(value, default.dtype)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} cannot take {field}={value} for {default}") from error
 
 
 def from_gymnax(env, params, name: str) -> Env:

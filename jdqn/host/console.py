@@ -30,6 +30,7 @@ def list_algorithms(console: Console) -> None:
 def _network(config: Config) -> str:
     """What is special about a network, or its torso."""
     special = [name for name in ("dueling", "noisy", "layer_norm") if getattr(config, name)]
+    special += [config.image_network] * (config.image_network != "auto")
     special += [config.core] * (config.core != "none") + [f"ensemble of {config.ensemble}"] * (config.ensemble > 1)
     return ", ".join(special) or config.network
 
@@ -38,7 +39,7 @@ def describe(console: Console, run: Run) -> None:
     """Say what is about to happen, and its size."""
     plan, device = run.plan, jax.devices()[0]
     console.print(
-        f"{plan.algo} on {plan.env}: {plan.seeds} agent(s) x {plan.config.total_steps:,} steps, seed {plan.seed}"
+        f"{plan.algo} on {plan.task}: {plan.seeds} agent(s) x {plan.config.total_steps:,} steps, seed {plan.seed}"
     )
     console.print(
         f"device {device.platform} ({device.device_kind}), {run.parameters:,} parameters per agent, "

@@ -1,5 +1,6 @@
-"""Pictures of a run."""
+"""Pictures of a run, or of several side by side."""
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -11,25 +12,45 @@ import numpy as np
 from .statistics import interval
 
 
-def learning_curve(metrics: dict[str, np.ndarray], title: str, path: Path) -> None:
-    """Draw return against steps: every agent thin, their mean and its 95 % interval thick."""
-    steps, returns = metrics["env_steps"], _fill(metrics["return"])
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    axes.plot(steps, returns, color="tab:blue", alpha=max(0.08, 1 / (1 + returns.shape[1])), linewidth=0.8)
-    told = ~np.isnan(returns).any(1)
-    if told.any():
-        x, mean = steps[told].mean(1), returns[told].mean(1)
-        label = "mean of episodes that ended"
-        if returns.shape[1] > 1:
-            low, high = np.transpose([interval(row, resamples=1000) for row in returns[told]])
-            axes.fill_between(x, low, high, color="tab:blue", alpha=0.3, linewidth=0)
-            label = f"mean of {returns.shape[1]} agents, 95 % interval"
-        axes.plot(x, mean, color="tab:blue", linewidth=2, label=label)
-        axes.legend(loc="best", frameon=False)
-    axes.set(title=title, xlabel="environment steps per agent", ylabel="return of training episodes")
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+def learning_curves(panels: dict[str, dict[str, np.ndarray]], path: Path) -> None:
+    """Draw return against steps, a panel per title: every agent thin, their mean and its 95 % interval thick.
+
+    `panels` holds columns env_steps and return, [reports, agents] each, as `read_metrics` gives them.
+    """
+    columns = min(4, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    size = (8, 5) if len(panels) == 1 else (4 * columns, 3 * rows)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=size, layout="constrained", sharex=True, sharey=True, squeeze=False
+    )
+    for axes, (title, metrics) in zip(grid.flat, panels.items(), strict=False):
+        _curve(axes, metrics["env_steps"], _fill(metrics["return"]), legend=len(panels) == 1)
+        axes.set_title(title)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    for axes in grid[-1]:
+        axes.set_xlabel("environment steps per agent")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("return of training episodes")
+    figure.savefig(path, dpi=120 if len(panels) == 1 else 80)
     plt.close(figure)
+
+
+def _curve(axes, steps: np.ndarray, returns: np.ndarray, legend: bool) -> None:
+    axes.plot(steps, returns, color="tab:blue", alpha=max(0.08, 1 / (1 + returns.shape[1])), linewidth=0.8)
+    axes.grid(alpha=0.3)
+    told = ~np.isnan(returns).any(1)
+    if not told.any():
+        return
+    x, mean = steps[told].mean(1), returns[told].mean(1)
+    label = "mean of episodes that ended"
+    if returns.shape[1] > 1:
+        low, high = np.transpose([interval(row, resamples=1000) for row in returns[told]])
+        axes.fill_between(x, low, high, color="tab:blue", alpha=0.3, linewidth=0)
+        label = f"mean of {returns.shape[1]} agents, 95 % interval"
+    axes.plot(x, mean, color="tab:blue", linewidth=2, label=label)
+    if legend:
+        axes.legend(loc="best", frameon=False)
 
 
 def _fill(returns: np.ndarray) -> np.ndarray:

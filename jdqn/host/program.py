@@ -30,6 +30,7 @@ class Plan:
     """Everything that decides what a run computes. It is what config.json holds."""
 
     env: str
+    env_params: dict[str, Any]
     algo: str
     seed: int
     seeds: int
@@ -38,6 +39,11 @@ class Plan:
     checkpoint_every: float
     config: Config
     hyper: Hyper
+
+    @property
+    def task(self) -> str:
+        """The environment and what was changed of it."""
+        return " ".join([self.env, *(f"{name}={value}" for name, value in self.env_params.items())])
 
     @property
     def agent_seeds(self) -> np.ndarray:

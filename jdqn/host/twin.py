@@ -15,10 +15,11 @@ TWINS = {
 }
 
 
-def play(name: str, policy: Policy, params: PyTree, seed: int, episodes: int = 100) -> np.ndarray | None:
+def play(name: str, policy: Policy, params: PyTree, seeds: np.ndarray, episodes: int = 100) -> np.ndarray | None:
     """Returns [S, episodes] of greedy episodes of every agent in the Gymnasium twin of `name`, None if it has none.
 
-    All agents play side by side, `params` [S, ...]; episode e of every agent is seeded with seed + e.
+    All agents play side by side, `params` [S, ...]; every episode has a seed of its own, made from `seeds` [S] and its
+    number.
     """
     if name not in TWINS:
         return None
@@ -36,7 +37,8 @@ def play(name: str, policy: Policy, params: PyTree, seed: int, episodes: int = 1
         )
         return values.argmax(-1), hidden
 
-    obs = [env.reset(seed=seed + e % episodes)[0] for e, env in enumerate(envs)]
+    own = [int(x) for seed in seeds for x in np.random.SeedSequence(int(seed)).generate_state(episodes)]
+    obs = [env.reset(seed=one)[0] for one, env in zip(own, envs, strict=True)]
     hidden = jax.vmap(lambda _: policy.carry(episodes))(jnp.arange(agents))
     returns, playing, t = np.zeros(len(envs)), np.ones(len(envs), bool), 0
     while playing.any():
