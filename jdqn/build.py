@@ -31,7 +31,8 @@ def build(config: Config, env: envs.Env) -> Trainer:
         network = networks.q_network(
             config.network, seen.shape, env.num_actions, head, images=config.image_network,
             hidden_sizes=config.hidden_sizes, dueling=config.dueling, layer_norm=config.layer_norm, noisy=config.noisy,
-            core=config.core, core_size=config.core_size, fractions=FRACTIONS.get(config.head, "fixed"), samples=samples,
+            core=config.core, core_size=config.core_size, fractions=FRACTIONS.get(config.head, "fixed"),
+            samples=samples,
         )  # fmt: skip
         return networks.with_prior(network) if config.ensemble > 1 else network
 
