@@ -27,16 +27,16 @@ def build(config: Config, env: envs.Env) -> Trainer:
     seen = jax.eval_shape(lambda x: _stack(x, config.frame_stack), obs)
     head = _head(config)
 
-    def network_with(samples: int) -> networks.Network:
+    def network_with(samples: int, acts: bool) -> networks.Network:
         network = networks.q_network(
             config.network, seen.shape, env.num_actions, head, images=config.image_network,
             hidden_sizes=config.hidden_sizes, dueling=config.dueling, layer_norm=config.layer_norm, noisy=config.noisy,
             core=config.core, core_size=config.core_size, fractions=FRACTIONS.get(config.head, "fixed"),
-            samples=samples,
+            samples=samples, noise_apart=acts,
         )  # fmt: skip
         return networks.with_prior(network) if config.ensemble > 1 else network
 
-    learning, acting = network_with(config.atoms), network_with(_acting_samples(config))
+    learning, acting = network_with(config.atoms, False), network_with(_acting_samples(config), True)
     policy = networks.make_policy(acting, head, config.ensemble)
     learner = make_learner(
         learning, head, _target(config), n=config.n_step, target_period=config.target_period,

@@ -14,7 +14,7 @@ from .types import Array, PyTree
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU, after a LayerNorm if asked for, on the flattened observation."""
+    """Dense layers with ReLU, after a LayerNorm if asked for, on [..., F]."""
 
     sizes: tuple[int, ...]
     layer_norm: bool = False
@@ -22,11 +22,15 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        x = x.reshape(*x.shape[:2], -1)
         for size in self.sizes:
             x = self.dense(size)(x)
             x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
         return x
+
+
+def flat(x: Array) -> Array:
+    """[T, B, ...] -> [T, B, F]."""
+    return x.reshape(*x.shape[:2], -1)
 
 
 class MinAtarConvolution(nn.Module):
@@ -39,7 +43,7 @@ class MinAtarConvolution(nn.Module):
     def __call__(self, x):
         x = nn.Conv(16, (3, 3), padding="VALID")(x)
         x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
-        return MLP(self.sizes, self.layer_norm)(x)
+        return MLP(self.sizes, self.layer_norm)(flat(x))
 
 
 class NatureConvolution(nn.Module):
@@ -53,7 +57,7 @@ class NatureConvolution(nn.Module):
         for filters, width, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             x = nn.Conv(filters, (width, width), (stride, stride), padding="VALID")(x)
             x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
-        return MLP(self.sizes, self.layer_norm)(x)
+        return MLP(self.sizes, self.layer_norm)(flat(x))
 
 
 class ImpalaResNet(nn.Module):
@@ -71,7 +75,7 @@ class ImpalaResNet(nn.Module):
             for _ in range(2):
                 block = nn.Conv(filters, (3, 3))(nn.relu(images))
                 images = images + nn.Conv(filters, (3, 3))(nn.relu(block))
-        x = nn.relu(images).reshape(*x.shape[:2], -1)
+        x = flat(nn.relu(images).reshape(*x.shape[:2], *images.shape[1:]))
         return MLP(self.sizes, self.layer_norm)(nn.LayerNorm()(x) if self.layer_norm else x)
 
 
@@ -100,12 +104,13 @@ class Core(nn.Module):
 class NoisyDense(nn.Module):
     """A factorised noisy layer (Fortunato et al. 2018), f(x) = sign(x) sqrt|x|.
 
-    Every row draws its own noise, where the paper draws once per batch: the same expectation with less variance, and
-    environments that step together explore apart. Without an rng named "noise" the means alone are used.
+    One draw serves the whole batch, as in the paper. With `apart` every row [T, B] has its own, so that environments
+    which step together explore apart. Without an rng named "noise" the means alone are used.
     """
 
     features: int
     sigma: float = 0.5
+    apart: bool = False
 
     @nn.compact
     def __call__(self, x):
@@ -123,9 +128,10 @@ class NoisyDense(nn.Module):
         if not self.has_rng("noise"):
             return out
         k_in, k_out = jax.random.split(self.make_rng("noise"))
+        rows = tuple(n if self.apart and axis < 2 else 1 for axis, n in enumerate(x.shape[:-1]))
         noise_in, noise_out = (
             jnp.sign(e) * jnp.sqrt(jnp.abs(e))
-            for e in (jax.random.normal(k_in, x.shape), jax.random.normal(k_out, out.shape))
+            for e in (jax.random.normal(k_in, (*rows, inputs)), jax.random.normal(k_out, (*rows, self.features)))
         )
         # The noisy kernel is spread_ij e_i e_j: scaling inputs and outputs spares making one kernel per row.
         return out + ((x * noise_in) @ kernel_spread + bias_spread) * noise_out
@@ -157,7 +163,7 @@ class Plain(nn.Module):
     @nn.compact
     def __call__(self, x):
         out = Stream(self.hidden, self.actions * self.size, self.layer_norm, self.dense)(x)
-        return out.reshape(*x.shape[:2], self.actions, self.size)
+        return out.reshape(*x.shape[:-1], self.actions, self.size)
 
 
 class Dueling(nn.Module):
@@ -174,7 +180,7 @@ class Dueling(nn.Module):
         x = 0.5**0.5 * x + (1 - 0.5**0.5) * jax.lax.stop_gradient(x)
         value = Stream(self.hidden, self.size, self.layer_norm, self.dense)(x)[..., None, :]
         advantage = Stream(self.hidden, self.actions * self.size, self.layer_norm, self.dense)(x)
-        advantage = advantage.reshape(*x.shape[:2], self.actions, self.size)
+        advantage = advantage.reshape(*x.shape[:-1], self.actions, self.size)
         return value + advantage - advantage.mean(-2, keepdims=True)
 
 
@@ -200,9 +206,7 @@ class AtFractions(nn.Module):
     def __call__(self, x: Array, fraction: Array) -> Array:  # [T, B, F], [T, B, N] -> [T, B, A, N]
         embedded = jnp.cos(jnp.pi * jnp.arange(self.cosines) * fraction[..., None])
         features = x[..., None, :] * nn.relu(nn.Dense(x.shape[-1])(embedded))  # [T, B, N, F]
-        time, batch, number, width = features.shape
-        out = self.last(features.reshape(time, batch * number, width))
-        return out.reshape(time, batch, number, -1).swapaxes(-1, -2)
+        return self.last(features)[..., 0].swapaxes(-1, -2)
 
 
 class ImplicitQuantiles(nn.Module):

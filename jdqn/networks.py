@@ -3,6 +3,7 @@
 Feed-forward networks ignore `carry` and `reset`; recurrent ones scan over time.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -57,7 +58,7 @@ class QNetwork(nn.Module):
 
     def __call__(self, obs, carry, reset):
         x = obs.astype(jnp.float32) / (255.0 if obs.dtype == jnp.uint8 else 1.0)
-        x = self.torso(x)
+        x = self.torso(modules.flat(x) if isinstance(self.torso, modules.MLP) else x)
         if self.core is not None:
             x, carry = self.core(x, carry, reset)
         return self.last(x), carry
@@ -87,6 +88,7 @@ def q_network(
     dueling=False,
     layer_norm=False,
     noisy=False,
+    noise_apart=False,
     core="none",
     core_size=128,
     fractions="fixed",
@@ -94,8 +96,9 @@ def q_network(
 ) -> Network:
     """Build the network that `Config.network` names for observations of `obs_shape`, `images` if they are such.
 
-    The last of `hidden_sizes` is the output stream's, so that a dueling network splits before it. `fractions` says
-    whether a quantile head's are fixed, "sampled" (IQN) or "proposed" (FQF), `samples` how many.
+    The last of `hidden_sizes` is the output stream's, so that a dueling network splits before it. With `noise_apart`
+    every row of a noisy network has noise of its own. `fractions` says whether a quantile head's are fixed, "sampled"
+    (IQN) or "proposed" (FQF), `samples` how many.
 
     Raises:
         ConfigError: the network cannot read such observations.
@@ -117,7 +120,7 @@ def q_network(
     if kind == "tabular":
         return from_module(QNetwork(modules.MLP(()), None, modules.Table(num_actions, head.size)))
     *torso_sizes, hidden = hidden_sizes or (0,)
-    dense = modules.NoisyDense if noisy else nn.Dense
+    dense = functools.partial(modules.NoisyDense, apart=noise_apart) if noisy else nn.Dense
     last = (modules.Dueling if dueling else modules.Plain)(hidden, num_actions, head.size, layer_norm, dense)
     if fractions != "fixed":
         kinds = {"sampled": modules.ImplicitQuantiles, "proposed": modules.ProposedQuantiles}

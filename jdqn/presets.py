@@ -57,6 +57,12 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     ),
 }  # fmt: skip
 
+MINATAR = dict(
+    total_steps=1_000_000, num_envs=16, rollout_length=1, updates=4, batch_size=32, replay_size=100_000,
+    warm_up_steps=5_000, hidden_sizes=(128,), core_size=128, target_period=250, learning_rate=2.5e-4,
+    optimizer_epsilon=1e-5, epsilon_end=0.01, epsilon_steps=100_000.0, value_min=-1.0, value_max=30.0,
+)  # fmt: skip
+
 # Settings tuned for one environment, whichever the algorithm.
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "CartPole-v1": dict(
@@ -70,16 +76,43 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
         epsilon_end=0.05, epsilon_steps=50_000.0, value_min=-100.0, value_max=0.0,
     ),
     "Catch-bsuite": dict(
-        total_steps=100_000, num_envs=8, rollout_length=2, updates=2, batch_size=64, replay_size=10_000, n_step=1,
+        total_steps=50_000, num_envs=8, rollout_length=2, updates=2, batch_size=64, replay_size=10_000, n_step=1,
         hidden_sizes=(64, 64), target_period=50, learning_rate=1e-3, learning_rate_final_fraction=0.0,
         epsilon_end=0.05, epsilon_steps=20_000.0, value_min=-1.5, value_max=1.5,
     ),
+    "DeepSea-bsuite": dict(
+        total_steps=100_000, num_envs=8, rollout_length=2, updates=2, batch_size=64, replay_size=50_000, n_step=1,
+        hidden_sizes=(64, 64), target_period=50, learning_rate=1e-3, epsilon_end=0.05, epsilon_steps=20_000.0,
+        value_min=-0.5, value_max=1.5,
+    ),
+    "MemoryChain-bsuite": dict(
+        total_steps=100_000, num_envs=8, rollout_length=2, updates=2, batch_size=32, replay_size=50_000, n_step=1,
+        hidden_sizes=(64, 64), core_size=64, target_period=50, learning_rate=1e-3, learning_rate_final_fraction=0.0,
+        epsilon_end=0.05, epsilon_steps=20_000.0, value_min=-1.5, value_max=1.5,
+    ),
+    "MountainCar-v0": dict(
+        total_steps=500_000, num_envs=8, rollout_length=2, updates=2, batch_size=64, replay_size=50_000, n_step=3,
+        hidden_sizes=(64, 64), target_period=100, learning_rate=1e-3, learning_rate_final_fraction=0.0,
+        epsilon_end=0.05, epsilon_steps=50_000.0, value_min=-100.0, value_max=0.0,
+    ),
     "FrozenLake-misc": dict(total_steps=200_000),
+    "Asterix-MinAtar": MINATAR,
+    "Breakout-MinAtar": MINATAR,
+    "Freeway-MinAtar": MINATAR,
+    "Seaquest-MinAtar": MINATAR,
+    "SpaceInvaders-MinAtar": MINATAR,
 }  # fmt: skip
+
+# What one algorithm needs on one environment beside its row.
+PAIRS: dict[tuple[str, str], dict[str, Any]] = {
+    ("CartPole-v1", "r2d2"): dict(updates=4, core_size=64),
+}
 
 
 def preset(algorithm: str = "dqn", environment: str = "", **overrides) -> tuple[Config, Hyper]:
-    """Settings of `algorithm` on `environment`: defaults, then the environment's row, the algorithm's, `overrides`.
+    """Settings of `algorithm` on `environment`.
+
+    Defaults, then the environment's row, the algorithm's, what is tuned for the two together, and `overrides`.
 
     Raises:
         ConfigError: an unknown algorithm or field, or a value that cannot work.
@@ -96,7 +129,8 @@ def defaults(algorithm: str, environment: str, **overrides) -> tuple[Config, Hyp
         near = difflib.get_close_matches(algorithm, ALGORITHMS, 3, 0.4)
         rest = [name for name in ALGORITHMS if name not in near]
         raise ConfigError(f"unknown algorithm {algorithm}: choose {' or '.join(near + rest)}")
-    row = ENVIRONMENTS.get(environment, {}) | ALGORITHMS[algorithm] | overrides
+    row = ENVIRONMENTS.get(environment, {}) | ALGORITHMS[algorithm] | PAIRS.get((environment, algorithm), {})
+    row |= overrides
     static = {field.name for field in dataclasses.fields(Config)}
     for field in row.keys() - static - set(Hyper._fields):
         near = difflib.get_close_matches(field, [*static, *Hyper._fields, "algorithm", "environment"], 3, 0.4)

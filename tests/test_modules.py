@@ -18,7 +18,7 @@ def features(seed=0, shape=(T, B, F)):
 
 def test_noisy_layers_have_the_published_moments():
     """Mean and variance over draws, row by row; and every row draws for itself."""
-    layer, rows = modules.NoisyDense(4, sigma=0.7), 60_000
+    layer, rows = modules.NoisyDense(4, sigma=0.7, apart=True), 60_000
     x = features()[0, 0]
     params = layer.init(jax.random.key(0), x[None])
     p = {name: np.asarray(value, np.float64) for name, value in params["params"].items()}
@@ -51,6 +51,16 @@ def test_noise_is_factorised():
     np.testing.assert_allclose(f_in, f_in[0], rtol=1e-3)
     expected = p["kernel_spread"][0] * f_in[0] * f_out + p["bias_spread"] * f_out
     np.testing.assert_allclose(noise, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_batch_shares_its_noise_unless_rows_explore_apart(apart):
+    """Rows [T, B] of equal features; the fractions of a row always share its noise."""
+    layer, x = modules.NoisyDense(4, apart=apart), jnp.broadcast_to(features()[0, 0], (T, B, 5, F))
+    params = layer.init(jax.random.key(0), x)
+    out = np.asarray(layer.apply(params, x, rngs={"noise": jax.random.key(1)}))
+    np.testing.assert_allclose(out, np.broadcast_to(out[:, :, :1], out.shape), rtol=1e-5, atol=1e-6)
+    assert len(np.unique(out[:, :, 0].reshape(-1, 4).round(4), axis=0)) == (T * B if apart else 1)
 
 
 class Readout(nn.Module):
