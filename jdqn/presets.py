@@ -91,9 +91,9 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
         epsilon_end=0.05, epsilon_steps=20_000.0, value_min=-1.5, value_max=1.5,
     ),
     "MountainCar-v0": dict(
-        total_steps=500_000, num_envs=8, rollout_length=2, updates=2, batch_size=64, replay_size=50_000, n_step=3,
-        hidden_sizes=(64, 64), target_period=100, learning_rate=1e-3, learning_rate_final_fraction=0.0,
-        epsilon_end=0.05, epsilon_steps=50_000.0, value_min=-100.0, value_max=0.0,
+        total_steps=200_000, num_envs=8, rollout_length=2, updates=8, batch_size=128, replay_size=50_000, n_step=1,
+        hidden_sizes=(128, 128), target_period=100, learning_rate=4e-3, learning_rate_final_fraction=0.0,
+        discount=0.98, epsilon_end=0.07, epsilon_steps=40_000.0, value_min=-50.0, value_max=0.0,
     ),
     "FrozenLake-misc": dict(total_steps=200_000),
     "Asterix-MinAtar": MINATAR,
@@ -104,8 +104,16 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 # What one algorithm needs on one environment beside its row.
+CARTPOLE_PQN = dict(
+    total_steps=500_000, updates=32, trace_decay=0.95, learning_rate=1e-3, epsilon_end=0.1, epsilon_steps=100_000.0
+)
 PAIRS: dict[tuple[str, str], dict[str, Any]] = {
-    ("CartPole-v1", "r2d2"): dict(updates=4, core_size=64),
+    ("CartPole-v1", "munchausen"): dict(n_step=3),
+    ("CartPole-v1", "miqn"): dict(n_step=3),
+    ("CartPole-v1", "pqn"): CARTPOLE_PQN,
+    ("CartPole-v1", "pqn_rnn"): dict(core_size=64, **CARTPOLE_PQN),
+    ("CartPole-v1", "apex"): dict(updates=8),
+    ("CartPole-v1", "r2d2"): dict(updates=4, core_size=64, learning_rate=5e-4),
 }
 
 
