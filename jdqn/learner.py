@@ -63,12 +63,36 @@ def learning_rate(ticks: Array, hyper: Hyper, schedule: str = "linear") -> Array
     return hyper.learning_rate * (1.0 + (hyper.learning_rate_final_fraction - 1.0) * progress)
 
 
+def muon(hyper: Hyper) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024) for every matrix, Adam for the rest.
+
+    Nesterov momentum of 0.95, made orthogonal by Newton-Schulz, times sqrt(max(1, out / in)). Optax's own momentum is
+    Adam's, with its correction for the bias of the first steps. The paper leaves the last layer to Adam; here it is a
+    matrix like others.
+    """
+
+    def dimensions(tree):
+        return jax.tree.map(lambda x: optax.contrib.MuonDimensionNumbers(), tree)
+
+    def widen(updates, _):
+        return jax.tree.map(lambda x: x * max(1.0, x.shape[1] / x.shape[0]) ** 0.5, updates)
+
+    matrix = optax.chain(
+        optax.trace(0.95, nesterov=True),
+        optax.contrib.scale_by_muon(beta=0.0, nesterov=False, weight_dimension_numbers=dimensions),
+        optax.stateless(widen),
+    )
+    rest = optax.scale_by_adam(eps=hyper.optimizer_epsilon)
+    kinds = {"matrix": matrix, "rest": rest}
+    return optax.partition(kinds, lambda tree: jax.tree.map(lambda x: "matrix" if x.ndim == 2 else "rest", tree))
+
+
 # An optimiser is a function of Hyper, so that its numbers stay traced; the learner applies the rate.
 OPTIMIZERS: dict[str, Callable[[Hyper], optax.GradientTransformation]] = {
     "adam": lambda hyper: optax.scale_by_adam(eps=hyper.optimizer_epsilon),
     "radam": lambda hyper: optax.scale_by_radam(eps=hyper.optimizer_epsilon),
     "rmsprop": lambda hyper: optax.scale_by_rms(decay=0.95, eps=hyper.optimizer_epsilon, eps_in_sqrt=False),
-    "muon": lambda hyper: optax.contrib.scale_by_muon(),
+    "muon": muon,
     "sgd": lambda hyper: optax.identity(),
 }
 
