@@ -5,6 +5,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
+
+import jdqn
+from jdqn.run import parse
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,6 +37,19 @@ def test_the_six_lines_of_the_readme():
     names: dict = {}
     exec(block.replace("env.name)", "env.name, total_steps=4_000)").replace("(2, 32)", "(2, 3)"), names)
     assert names["returns"].shape == (3, 100)
+
+
+@pytest.mark.parametrize("name", jdqn.ALGORITHMS)
+def test_a_card_says_what_its_row_picks(name):
+    """`--algo dqn` with the flags of the card is the same agent, on an environment where nothing is tuned for pairs."""
+    card = (ROOT / "docs/algorithms.md").read_text().split(f"\n## {name}\n")[1].split("\n## ")[0]
+    flags = re.findall(r"`(--[^`]+)`", re.search(r"^Row: .*?\n\n", card, re.M | re.S)[0])
+    on = ["--env", "FourRooms-misc", "--algo"]
+    told, meant = parse([*on, "dqn", *flags]), parse([*on, name])
+    assert (told.config, told.hyper) == (meant.config, meant.hyper)
+    assert re.search(rf"^python -m jdqn.run --env \S+ --algo {name}", card, re.M)
+    assert f"paper_differences.md#{name})" in card
+    assert f"\n## {name}\n" in (ROOT / "docs/paper_differences.md").read_text()
 
 
 def test_the_commands_stand_at_the_top_of_the_readme():
