@@ -53,6 +53,11 @@ def test_noise_is_factorised():
     np.testing.assert_allclose(noise, expected, rtol=1e-3, atol=1e-5)
 
 
+def test_cosines():
+    x = np.linspace(-3, 64, 100_001, dtype=np.float32)
+    np.testing.assert_allclose(modules.cos_pi(x), np.cos(np.pi * x.astype(np.float64)), atol=2e-7)
+
+
 @pytest.mark.parametrize("apart", [False, True])
 def test_a_batch_shares_its_noise_unless_rows_explore_apart(apart):
     """Rows [T, B] of equal features; the fractions of a row always share its noise."""
