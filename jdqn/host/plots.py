@@ -37,7 +37,7 @@ def learning_curves(panels: dict[str, dict[str, np.ndarray]], path: Path) -> Non
 
 
 def _curve(axes, steps: np.ndarray, returns: np.ndarray, legend: bool) -> None:
-    axes.plot(steps, returns, color="tab:blue", alpha=max(0.08, 1 / (1 + returns.shape[1])), linewidth=0.8)
+    axes.plot(steps, returns, color="tab:blue", alpha=max(0.2, 1 / (1 + returns.shape[1])), linewidth=0.8)
     axes.grid(alpha=0.3)
     told = ~np.isnan(returns).any(1)
     if not told.any():
