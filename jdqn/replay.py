@@ -75,6 +75,17 @@ def _write_along(axis: int):
 _write = _write_along(0)
 
 
+def _segments(rows: Row, indices: Array, length: int) -> Row:
+    """Segments [L, B, ...] of the ring `rows` [slots * T, E, ...] that start at its rows `indices` [B], counted flat.
+
+    One flat index a row, which the fields share: an index a field and axis costs a CPU more than the reading.
+    """
+    ticks, num_envs = rows.last.shape
+    row = indices + num_envs * jnp.arange(length, dtype=jnp.int32)[:, None]
+    row = jnp.where(row < ticks * num_envs, row, row - ticks * num_envs)
+    return jax.tree.map(lambda d: d.reshape(-1, *d.shape[2:]).at[row].get(**sum_tree.IN_BOUNDS), rows)
+
+
 def uniform(slots: int, rollout_length: int, batch_size: int, segment_length: int) -> Replay:
     """A ring of `slots` rollouts; every stored segment of consecutive rows is equally likely.
 
@@ -95,11 +106,9 @@ def uniform(slots: int, rollout_length: int, batch_size: int, segment_length: in
         num_envs = state.reward.shape[1]
         oldest = jnp.where(rollouts > slots, rollouts % slots, 0) * rollout_length
         starts = jnp.minimum(rollouts, slots) * rollout_length - segment_length + 1
-        start = oldest + jax.random.randint(k_row, (batch_size,), 0, starts)
-        env = jax.random.randint(k_env, (batch_size,), 0, num_envs)
-        row = (start + jnp.arange(segment_length)[:, None]) % capacity
-        rows = jax.tree.map(lambda d: d[row, env], state)
-        return Sample(rows, row[0] * num_envs + env, jnp.ones(batch_size))
+        start = (oldest + jax.random.randint(k_row, (batch_size,), 0, starts)) % capacity
+        indices = start * num_envs + jax.random.randint(k_env, (batch_size,), 0, num_envs)
+        return Sample(_segments(state, indices, segment_length), indices, jnp.ones(batch_size))
 
     def update(state, indices, error, hyper):
         return state
@@ -143,23 +152,18 @@ def prioritised(slots: int, rollout_length: int, batch_size: int, segment_length
         void = rows.last[(ticks + lead) % capacity] if lead >= 0 else jnp.zeros((1, num_envs), bool)  # [ticks, E]
         priority = jnp.where(complete[:, None] & ~void, state.highest, 0.0)
         indices = (ticks % capacity)[:, None] * num_envs + jnp.arange(num_envs)
-        # Segments older than this rollout were complete, and priced, when the last one came.
-        fresh = slice(None, rollout_length), slice(max(rollout_length, behind), None)
-        tree = state.tree
-        for part in fresh if behind else fresh[:1]:
-            if indices[part].size:
-                tree = sum_tree.write(tree, indices[part].reshape(-1), priority[part].reshape(-1))
+        if behind > rollout_length:  # those between were complete, and priced, when the last rollout came
+            priority, indices = (jnp.concatenate([x[:rollout_length], x[behind:]]) for x in (priority, indices))
+        tree = sum_tree.write(state.tree, indices.reshape(-1), priority.reshape(-1))
         return Prioritised(rows, tree, state.highest)
 
     def sample(key, state, rollouts, update, hyper):
         num_envs = state.rows.reward.shape[1]
         indices, probability = sum_tree.sample(state.tree, jax.random.fold_in(key, update), batch_size)
-        row = (indices // num_envs + jnp.arange(segment_length)[:, None]) % capacity
-        rows = jax.tree.map(lambda d: d[row, indices % num_envs], state.rows)
         progress = jnp.clip(rollouts * float(rollout_length * num_envs) / hyper.importance_steps, 0.0, 1.0)
         beta = hyper.importance_exponent + progress * (hyper.importance_final_exponent - hyper.importance_exponent)
         weight = probability**-beta
-        return Sample(rows, indices, weight / weight.max())
+        return Sample(_segments(state.rows, indices, segment_length), indices, weight / weight.max())
 
     def update(state, indices, error, hyper):
         priority = (error + 1e-6) ** hyper.priority_exponent

@@ -29,7 +29,7 @@ def test_the_tree_holds_exactly_the_segments_that_can_be_learnt_from(shape, kind
     rows = stamped(np.random.default_rng(seed), rollouts * rollout_length, envs)
     memory = replay.prioritised(slots, rollout_length, 8, length, lead)
     state = filled(memory, rows, rollout_length, rollouts, HYPER)
-    leaves = np.asarray(state.tree[0]).ravel()[: capacity * envs].reshape(capacity, envs)
+    leaves = np.asarray(sum_tree.leaves(state.tree))[: capacity * envs].reshape(capacity, envs)
     expected = np.zeros((capacity, envs))
     for start in oracles.uniform_segments(rollouts * rollout_length, capacity, length):
         expected[start % capacity] = 1.0 if lead < 0 else ~rows.last[start + lead]
@@ -45,7 +45,7 @@ def test_segments_weights_and_updates():
     state = filled(memory, rows, rollout_length, rollouts, hyper)
     rng = np.random.default_rng(1)
     for update in range(4):
-        before = np.asarray(state.tree[0]).ravel()
+        before = np.asarray(sum_tree.leaves(state.tree))
         sample = memory.sample(jax.random.key(3), state, rollouts, update, hyper)
         env, tick = np.moveaxis(np.asarray(sample.rows.obs[..., :2]), -1, 0)
         assert (env == env[0]).all()
@@ -60,7 +60,7 @@ def test_segments_weights_and_updates():
 
         error = rng.exponential(size=batch).astype(np.float32)
         state = memory.update(state, sample.indices, jnp.asarray(error), hyper)
-        after = np.asarray(state.tree[0]).ravel()
+        after = np.asarray(sum_tree.leaves(state.tree))
         expected = before.copy()
         for i in set(np.asarray(sample.indices).tolist()):
             expected[i] = family.per_priority(error[np.asarray(sample.indices) == i].max(), 0.7)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jdqn
-from jdqn import parallel, replay, targets
+from jdqn import parallel, replay, sum_tree, targets
 from jdqn.types import Row
 
 
@@ -120,18 +120,20 @@ def test_each_observation_is_stored_once():
         assert stored == 4_096 * (bytes_of_obs + 4 + 4 + 1 + 1)
 
 
+@pytest.mark.parametrize("algorithm", ["dqn", "per"])
 @pytest.mark.parametrize(("agents", "updates"), [(1, 1), pytest.param(3, 2, marks=pytest.mark.slow)])
-def test_the_compiled_program_never_copies_the_replay(agents, updates):
-    """The ring is written in place: the program's scratch memory does not grow with it, also under vmap."""
+def test_the_compiled_program_never_copies_the_replay(algorithm, agents, updates):
+    """Ring and tree are written in place: the program's scratch memory does not grow with them, also under vmap."""
     env = jdqn.envs.make("CartPole-v1")
-    config, hyper = jdqn.preset("dqn", "", replay_size=2**20, num_envs=4, updates=updates, hidden_sizes=(16,))
+    config, hyper = jdqn.preset(algorithm, "", replay_size=2**20, num_envs=4, updates=updates, hidden_sizes=(16,))
     population = parallel.over_agents(jdqn.build(config, env))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), agents))
     state, sums = jax.eval_shape(lambda k: population.start(k, hyper), keys)
     i = jax.ShapeDtypeStruct((), jnp.int32)
     program = jax.jit(population.advance, donate_argnums=0).lower(state, hyper, sums, i, i).compile()
     replay_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
-    assert replay_bytes == agents * 2**20 * 26
+    tree_bytes = {"dqn": 0, "per": 4 * (sum_tree.init(2**20).size + 1)}[algorithm]
+    assert replay_bytes == agents * (2**20 * 26 + tree_bytes)
     assert program.memory_analysis().temp_size_in_bytes < 0.02 * replay_bytes
 
 

@@ -1,0 +1,21 @@
+"""The benchmarks run, and say what they measured."""
+
+import json
+import sys
+from pathlib import Path
+
+
+def test_replay(monkeypatch, capsys):
+    """Tiny, and as it is where flashbax is not installed."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+    monkeypatch.setitem(sys.modules, "flashbax", None)
+    from benchmarks import replay
+
+    records = replay.main(["--tiny", "--repetitions", "5", "--seconds", "0.001"])
+    out = capsys.readouterr().out
+    assert "flashbax is not installed" in out
+    assert [json.loads(line) for line in out.splitlines() if line.startswith("{")] == records
+    assert [r["library"] for r in records] == ["jdqn", "jdqn"]
+    assert all(0 < r["min_us"] <= r["median_us"] <= r["max_us"] for r in records)
+    nodes = 4 * 85 + 1
+    assert [r["state_bytes"] for r in records] == [256 * 26 + 4 * nodes + 4, 256 * 410]
