@@ -344,7 +344,7 @@ def test_a_sum_tree_does_not_drift():
     xs = jnp.asarray(indices), jnp.asarray(priority)
     tree = jax.lax.scan(lambda tree, x: (sum_tree.write(tree, *x), None), sum_tree.init(size), xs)[0]
     np.testing.assert_allclose(sum_tree.total(tree), truth, rtol=1e-6)
-    np.testing.assert_array_equal(np.asarray(tree[0]).ravel()[:size], leaves)
+    np.testing.assert_array_equal(sum_tree.leaves(tree)[:size], leaves)
     _, probability = sum_tree.sample(tree, jax.random.key(0), 32)
     np.testing.assert_allclose(probability, 1 / size, rtol=1e-5)
 
