@@ -71,8 +71,8 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
         epsilon_end=0.15, epsilon_steps=16_000.0, value_min=0.0, value_max=100.0,
     ),
     "Acrobot-v1": dict(
-        total_steps=500_000, num_envs=8, rollout_length=2, updates=2, batch_size=64, replay_size=50_000, n_step=3,
-        hidden_sizes=(64, 64), target_period=100, learning_rate=1e-3, learning_rate_final_fraction=0.0,
+        total_steps=250_000, num_envs=8, rollout_length=2, updates=4, batch_size=64, replay_size=50_000, n_step=3,
+        hidden_sizes=(128, 128), target_period=100, learning_rate=1e-3, learning_rate_final_fraction=0.0,
         epsilon_end=0.05, epsilon_steps=50_000.0, value_min=-100.0, value_max=0.0,
     ),
     "Catch-bsuite": dict(
@@ -109,11 +109,11 @@ CARTPOLE_PQN = dict(
 )
 PAIRS: dict[tuple[str, str], dict[str, Any]] = {
     ("CartPole-v1", "munchausen"): dict(n_step=3),
-    ("CartPole-v1", "miqn"): dict(n_step=3),
+    ("CartPole-v1", "miqn"): dict(n_step=10),
     ("CartPole-v1", "pqn"): CARTPOLE_PQN,
     ("CartPole-v1", "pqn_rnn"): dict(core_size=64, **CARTPOLE_PQN),
     ("CartPole-v1", "apex"): dict(updates=8),
-    ("CartPole-v1", "r2d2"): dict(updates=4, core_size=64, learning_rate=5e-4),
+    ("CartPole-v1", "r2d2"): dict(core_size=64, target_period=100),
 }
 
 
