@@ -65,7 +65,9 @@ TASKS = {
         "DeepSea 20", "--env DeepSea-bsuite --env-params size=20", ["dqn", "bootstrapped"],
         "0.99 for bootstrapped, 0 for dqn",
     ),
-    "mountain_car": Task("MountainCar", "--env MountainCar-v0", ["dqn", "double", "munchausen"], "-110 or more for some row"),
+    "mountain_car": Task(
+        "MountainCar", "--env MountainCar-v0", ["dqn", "double", "munchausen"], "-110 or more for some row"
+    ),
     "frozen_lake": Task("FrozenLake", "--env FrozenLake-misc", ["q_learning"], "0.74, the optimum"),
 }  # fmt: skip
 

@@ -1,22 +1,28 @@
 """From a Config to a Trainer: the parts that it names, joined."""
 
+import dataclasses
+
 import jax
 
 from . import envs, exploration, heads, networks, replay, targets
 from .config import Config, ConfigError, lead, replay_slots, segment_length, warm_up_iterations
 from .learner import ensemble, make_learner
+from .shards import WHOLE, Shards
 from .trainer import Trainer, make_trainer
 from .types import Array
 from .validation import validate_config
 
 
-def build(config: Config, env: envs.Env) -> Trainer:
+def build(config: Config, env: envs.Env, shards: Shards = WHOLE) -> Trainer:
     """Make the parts that `config` names and join them.
+
+    With `shards` it is the trainer of one of them; environments, batch and replay of `config` are the whole agent's.
 
     Raises:
         ConfigError: settings that cannot work, or that do not suit the environment's observations.
     """
     validate_config(config)
+    whole, config = config, _shard_of(config, shards)
     envs.check_shapes(env)
     obs = jax.eval_shape(env.reset, jax.random.key(0))[1]
     if config.network == "tabular" and (obs.ndim != 1 or obs.dtype != bool):
@@ -40,7 +46,7 @@ def build(config: Config, env: envs.Env) -> Trainer:
     policy = networks.make_policy(acting, head, config.ensemble)
     learner = make_learner(
         learning, head, _target(config), n=config.n_step, target_period=config.target_period,
-        optimizer=config.optimizer, schedule=config.learning_rate_schedule, burn_in=config.burn_in,
+        optimizer=config.optimizer, schedule=config.learning_rate_schedule, burn_in=config.burn_in, shards=shards,
     )  # fmt: skip
     if config.ensemble > 1:
         learner = ensemble(learner, config.ensemble)
@@ -49,9 +55,26 @@ def build(config: Config, env: envs.Env) -> Trainer:
         init = learner.init
         learner = learner._replace(init=lambda key, obs, hyper: init(key, _stack(obs, config.frame_stack), hyper))
     return make_trainer(
-        envs.vectorise(env, config.num_envs), policy, _exploration(config), _replay(config), learner,
-        rollout_length=config.rollout_length, updates=config.updates, num_warm_up=warm_up_iterations(config),
+        envs.vectorise(env, config.num_envs), policy, _exploration(config), _replay(config, shards), learner,
+        rollout_length=config.rollout_length, updates=config.updates, num_warm_up=warm_up_iterations(whole),
+        shards=shards,
     )  # fmt: skip
+
+
+def _shard_of(config: Config, shards: Shards) -> Config:
+    """What one of `shards` has of the agent's environments, batch and replay."""
+    for field in ("num_envs", "batch_size") if shards.count > 1 else ():
+        if getattr(config, field) % shards.count:
+            raise ConfigError(
+                f"{field}={getattr(config, field)} does not divide into {shards.count} equal shards: choose a multiple "
+                f"of {shards.count}, or fewer devices"
+            )
+    return dataclasses.replace(
+        config,
+        num_envs=config.num_envs // shards.count,
+        batch_size=config.batch_size // shards.count,
+        replay_size=-(-config.replay_size // shards.count),
+    )
 
 
 FRACTIONS = {"implicit_quantile": "sampled", "parameterised_quantile": "proposed"}
@@ -94,12 +117,14 @@ def _exploration(config: Config) -> exploration.Exploration:
     }[config.exploration]()
 
 
-def _replay(config: Config) -> replay.Replay:
+def _replay(config: Config, shards: Shards) -> replay.Replay:
     length, rollout = segment_length(config), config.rollout_length
     single = lead(config) if config.unroll_length == 1 else -1
     memory = {
         "uniform": lambda: replay.uniform(replay_slots(config), rollout, config.batch_size, length),
-        "prioritised": lambda: replay.prioritised(replay_slots(config), rollout, config.batch_size, length, single),
+        "prioritised": lambda: replay.prioritised(
+            replay_slots(config), rollout, config.batch_size, length, single, shards
+        ),
         "last_rollout": lambda: replay.last_rollout(rollout, config.batch_size, config.num_envs, length),
     }[config.replay]()
     return memory if config.frame_stack == 1 else replay.stacked(memory, config.frame_stack)

@@ -10,6 +10,7 @@ import optax
 from .config import Hyper
 from .heads import Head
 from .networks import Network
+from .shards import WHOLE, Shards
 from .targets import Outputs, TargetFn, n_step
 from .types import Array, Key, PyTree, Sample
 
@@ -107,6 +108,7 @@ def make_learner(
     optimizer: str,
     schedule: str = "linear",
     burn_in: int = 0,
+    shards: Shards = WHOLE,
 ) -> Learner:
     """Minimise `head`'s loss against `target` over the valid rows of each segment.
 
@@ -116,6 +118,7 @@ def make_learner(
         optimizer: a name in OPTIMIZERS, applied after clipping by global norm.
         schedule: a name in SCHEDULES.
         burn_in: rows at a segment's start that only warm up the carry of a recurrent network.
+        shards: whose batches make up one batch. The metrics of a shard average to the agent's.
     """
 
     def transformation(hyper):
@@ -135,7 +138,7 @@ def make_learner(
         outputs = outputs_of(params, target_params, key, rows, returns)
         goal = jax.lax.stop_gradient(target(head, hyper, outputs, action, returns))
         loss, error = head.loss(outputs.now_online, action, goal)  # [U, B]
-        share = returns.valid / jnp.maximum(returns.valid.sum(), 1)
+        share = returns.valid / jnp.maximum(shards.mean(returns.valid.sum().astype(jnp.float32)), 1 / shards.count)
         loss = (sample.weight * share * loss).sum()
         error = returns.valid * error
         mean = error.sum(0) / jnp.maximum(returns.valid.sum(0), 1)
@@ -145,6 +148,7 @@ def make_learner(
     def update(key, state, sample, updates, ticks, hyper):
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (error, q)), grads = grad_fn(state.params, state.target_params, key, sample, hyper)
+        grads = shards.mean(grads)
         steps, optimizer_state = transformation(hyper).update(grads, state.optimizer, state.params)
         rate = learning_rate(ticks, hyper, schedule)
         params = jax.tree.map(lambda p, s: p - rate * s, state.params, steps)

@@ -1,57 +1,209 @@
-"""Many agents in one program: the whole trainer under `vmap`, on one clock."""
+"""Many agents, many devices: the whole trainer along a leading axis, on one clock.
+
+A `Population` is two functions. `over_agents` makes one of a trainer, `over_shards` one of a trainer whose agent is in
+several pieces (shards.py), and `over_devices` spreads either over a mesh and returns a population again.
+"""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .config import Hyper
 from .learner import LearnMetrics
+from .shards import AGENTS, DEVICES
 from .trainer import Metrics, State, Trainer
-from .types import Array, Key
+from .types import Array, Key, PyTree
 
 
 class Population(NamedTuple):
-    """A trainer over agents. Keys, State and Metrics gain a leading axis [S]; the clock does not."""
+    """A trainer over agents. Keys, State and Metrics gain a leading axis [S]; the clock does not.
+
+    Fields of Hyper that are arrays [S] differ between agents, numbers are shared. Metrics come summed over iterations:
+    adding one iteration after another gives the same sums however the iterations are cut into calls, which is what
+    lets a resumed run equal an uninterrupted one.
+    """
 
     start: Callable[[Key, Hyper], tuple[State, Metrics]]  # (keys [S], hyper) -> after warm-up
     advance: Callable[[State, Hyper, Metrics, Array, Array], tuple[State, Metrics]]
     # (state, hyper, sums so far, first iteration, iteration to stop before) -> (state, sums)
 
 
-def over_agents(trainer: Trainer) -> Population:
-    """Train every agent of a population at once.
+def over_agents(trainer: Trainer, at_once: int | None = None) -> Population:
+    """Train every agent of a population, independent of the others.
 
-    Fields of Hyper that are arrays [S] differ between agents, numbers are shared. Metrics come summed
-    over iterations: adding one iteration after another gives the same sums however the iterations are
-    cut into calls, which is what lets a resumed run equal an uninterrupted one.
+    Args:
+        at_once: see `each`.
     """
-
-    def axes(hyper):
-        return jax.tree.map(lambda x: 0 if jnp.ndim(x) else None, hyper)
-
-    def iterate(function, state, hyper, sums, start, stop):
-        over = jax.vmap(function, (0, axes(hyper), None))
-
-        def iteration(i, carry):
-            state, sums = carry
-            state, metrics = over(state, hyper, i)
-            return state, jax.tree.map(jnp.add, sums, metrics)
-
-        return jax.lax.fori_loop(start, stop, iteration, (state, sums))
+    begin, go_on = _of_one(trainer)
 
     def start(keys, hyper):
-        state = jax.vmap(trainer.init, (0, axes(hyper)))(keys, hyper)
-        return iterate(trainer.warm_up, state, hyper, zero_metrics(keys.shape[0]), 0, trainer.num_warm_up)
+        return each(begin, at_once)(keys, per_agent(hyper, keys.size))
 
-    def advance(state, hyper, sums, start, stop):
-        return iterate(trainer.step, state, hyper, sums, start, stop)
+    def advance(state, hyper, sums, first, stop):
+        agents = state.key.size
+
+        def one(state, sums, hyper):
+            return go_on(state, hyper, sums, first, stop)
+
+        return _replace_each(one, _group_size(at_once, agents))((state, sums), per_agent(hyper, agents))
 
     return Population(start, advance)
 
 
-def zero_metrics(agents: int) -> Metrics:
-    """Sums over no iterations, [S] each."""
-    zero, none = jnp.zeros(agents), jnp.zeros(agents, jnp.int32)
+def over_shards(trainer: Trainer) -> Population:
+    """Train one agent whose shards make up the leading axis. Build the trainer with `Shards` along the axis AGENTS."""
+    begin, go_on = _of_one(trainer)
+
+    def start(keys, hyper):
+        return jax.vmap(begin, axis_name=AGENTS)(keys, per_agent(hyper, keys.size))
+
+    def advance(state, hyper, sums, first, stop):
+        over = jax.vmap(go_on, (0, 0, 0, None, None), axis_name=AGENTS)
+        return over(state, per_agent(hyper, state.key.size), sums, first, stop)
+
+    return Population(start, advance)
+
+
+def over_devices(population: Population, mesh: Mesh) -> Population:
+    """Share the leading axis out over the devices of `mesh`, which must divide it."""
+    over = on_devices(mesh)
+
+    def start(keys, hyper):
+        return over(population.start)(keys, per_agent(hyper, keys.size))
+
+    def advance(state, hyper, sums, first, stop):
+        hyper = per_agent(hyper, state.key.size)
+        return over(population.advance, shared=2)(state, hyper, sums, first, stop)
+
+    return Population(start, advance)
+
+
+def device_mesh(devices: int | None = None) -> Mesh:
+    """The first `devices` devices, of all hosts, in a row; all of them by default."""
+    found = jax.devices()[:devices]
+    return Mesh(np.array(found), (DEVICES,), axis_types=(AxisType.Auto,))
+
+
+def sharded(mesh: Mesh) -> NamedSharding:
+    """How arrays [S, ...] lie on the devices of `mesh`: each holds some agents."""
+    return NamedSharding(mesh, PartitionSpec(DEVICES))
+
+
+def on_devices(mesh: Mesh) -> Callable[..., Callable]:
+    """Return over(function, shared=0): every device of `mesh` calls `function` with its part of the leading axis.
+
+    The last `shared` arguments are given to all devices whole. Nothing is sent unless the function itself does.
+    """
+
+    def over(function, shared=0):
+        def call(*args):
+            specs = [PartitionSpec(DEVICES)] * (len(args) - shared) + [PartitionSpec()] * shared
+            return jax.shard_map(
+                function, mesh=mesh, in_specs=tuple(specs), out_specs=PartitionSpec(DEVICES), check_vma=False
+            )(*args)
+
+        return call
+
+    return over
+
+
+def each(function: Callable, at_once: int | None = None) -> Callable:
+    """Return a function that calls `function` for every agent: all arguments and results gain an axis [S].
+
+    Args:
+        at_once: agents that go side by side, under `vmap`; then come the next ones. Where it does not divide S, the
+            next smaller number that does. The default is all of them, and 1 on a CPU: a batch of agents saves nothing
+            there, while one agent at a time has its replay in the cache, and the bits that it has alone.
+    """
+
+    def over(*args):
+        size = _group_size(at_once, jax.tree.leaves(args)[0].shape[0])
+        return jax.lax.map(lambda x: function(*x), args, batch_size=None if size == 1 else size)
+
+    return over
+
+
+def per_agent(hyper: Hyper, agents: int) -> Hyper:
+    """Every field an array [S]."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.float32), (agents,)), hyper)
+
+
+def zero_metrics(shape: tuple[int, ...] = ()) -> Metrics:
+    """Sums over no iterations."""
+    zero, none = jnp.zeros(shape), jnp.zeros(shape, jnp.int32)
     return Metrics(none, none, zero, none, zero, LearnMetrics(zero, zero, zero))
+
+
+def _of_one(trainer: Trainer) -> tuple[Callable, Callable]:
+    """(start, advance) as in Population, of a single agent."""
+
+    def iterate(function, state, hyper, sums, first, stop):
+        def iteration(i, carry):
+            state, sums = carry
+            state, metrics = function(state, hyper, i)
+            return state, jax.tree.map(jnp.add, sums, metrics)
+
+        return jax.lax.fori_loop(first, stop, iteration, (state, sums))
+
+    def start(key, hyper):
+        return iterate(trainer.warm_up, trainer.init(key, hyper), hyper, zero_metrics(), 0, trainer.num_warm_up)
+
+    def advance(state, hyper, sums, first, stop):
+        return iterate(trainer.step, state, hyper, sums, first, stop)
+
+    return start, advance
+
+
+def _group_size(at_once: int | None, agents: int) -> int:
+    most = at_once or (1 if jax.default_backend() == "cpu" else agents)
+    return next(size for size in range(min(most, agents), 0, -1) if agents % size == 0)
+
+
+def _replace_each(function: Callable, size: int) -> Callable:
+    """Return a function (changed, *read) that puts function(*changed, *read) of each agent in the place of `changed`.
+
+    All are pytrees [S, ...]. Groups of `size` agents take turns, and the memory of `changed` is used again.
+    """
+    over = function if size == 1 else jax.vmap(function)
+
+    def run(changed: PyTree, *read: PyTree) -> Any:
+        agents = jax.tree.leaves(changed)[0].shape[0]
+        if agents == size > 1:
+            return over(*changed, *read)
+
+        def pick(k, tree):
+            if size == 1:
+                return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, k, keepdims=False), tree)
+            return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, k * size, size), tree)
+
+        def put(k, new, old):
+            new = new[None] if size == 1 else new
+            return jax.lax.dynamic_update_slice_in_dim(old, new, k * size, 0)
+
+        def group(k, words):
+            new = over(*_keys(pick(k, words), changed), *pick(k, read))
+            return jax.tree.map(lambda n, o: put(k, n, o), _words(new), words)
+
+        return _keys(jax.lax.fori_loop(0, agents // size, group, _words(changed)), changed)
+
+    return run
+
+
+def _words(tree: PyTree) -> PyTree:
+    """Random keys as the numbers that they are: to JAX's key checker, a slice of keys has used up all of them."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
+def _keys(words: PyTree, like: PyTree) -> PyTree:
+    def wrap(x, like):
+        return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if _is_key(like) else x
+
+    return jax.tree.map(wrap, words, like)
+
+
+def _is_key(x: Array) -> bool:
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)

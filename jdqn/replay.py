@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from . import sum_tree
 from .config import Hyper
+from .shards import WHOLE, Shards
 from .types import Array, Key, PyTree, Row, Sample
 
 
@@ -124,7 +125,9 @@ class Prioritised(NamedTuple):
     highest: Array  # [] the largest such number so far
 
 
-def prioritised(slots: int, rollout_length: int, batch_size: int, segment_length: int, lead: int = 0) -> Replay:
+def prioritised(
+    slots: int, rollout_length: int, batch_size: int, segment_length: int, lead: int = 0, shards: Shards = WHOLE
+) -> Replay:
     """A ring whose segments are drawn in proportion to priority ^ exponent (Schaul et al. 2016).
 
     A segment gets the highest priority so far when its rows are complete, then whatever `update` says. One that cannot
@@ -133,6 +136,8 @@ def prioritised(slots: int, rollout_length: int, batch_size: int, segment_length
     Args:
         lead: rows at a segment's start that are not learnt from, where exactly one row is; -1 where several are, and
             the learner's weights alone decide.
+        shards: of one agent, each with a ring and priorities of its own and an equal part of every batch (Ape-X's
+            distributed replay). Weights then correct for how a shard draws, and their maximum is that of all shards.
 
     Weights are (N P)^-beta over their maximum in the batch, so N cancels; beta rises linearly to its final value.
     The ring must keep a rollout more than a segment.
@@ -150,20 +155,22 @@ def prioritised(slots: int, rollout_length: int, batch_size: int, segment_length
         ticks = newest - rollout_length - behind + jnp.arange(rollout_length + behind)
         complete = (ticks >= 0) & (ticks < newest - behind)
         void = rows.last[(ticks + lead) % capacity] if lead >= 0 else jnp.zeros((1, num_envs), bool)  # [ticks, E]
-        priority = jnp.where(complete[:, None] & ~void, state.highest, 0.0)
+        highest = shards.max(state.highest)
+        priority = jnp.where(complete[:, None] & ~void, highest, 0.0)
         indices = (ticks % capacity)[:, None] * num_envs + jnp.arange(num_envs)
         if behind > rollout_length:  # those between were complete, and priced, when the last rollout came
             priority, indices = (jnp.concatenate([x[:rollout_length], x[behind:]]) for x in (priority, indices))
         tree = sum_tree.write(state.tree, indices.reshape(-1), priority.reshape(-1))
-        return Prioritised(rows, tree, state.highest)
+        return Prioritised(rows, tree, highest)
 
     def sample(key, state, rollouts, update, hyper):
         num_envs = state.rows.reward.shape[1]
         indices, probability = sum_tree.sample(state.tree, jax.random.fold_in(key, update), batch_size)
-        progress = jnp.clip(rollouts * float(rollout_length * num_envs) / hyper.importance_steps, 0.0, 1.0)
+        ticks = rollouts * float(rollout_length * num_envs * shards.count)
+        progress = jnp.clip(ticks / hyper.importance_steps, 0.0, 1.0)
         beta = hyper.importance_exponent + progress * (hyper.importance_final_exponent - hyper.importance_exponent)
         weight = probability**-beta
-        return Sample(_segments(state.rows, indices, segment_length), indices, weight / weight.max())
+        return Sample(_segments(state.rows, indices, segment_length), indices, weight / shards.max(weight.max()))
 
     def update(state, indices, error, hyper):
         priority = (error + 1e-6) ** hyper.priority_exponent

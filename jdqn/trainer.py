@@ -19,6 +19,7 @@ from .exploration import Exploration
 from .learner import Learner, LearnerState, LearnMetrics
 from .networks import Policy
 from .replay import Replay
+from .shards import WHOLE, Shards
 from .types import Array, Key, PyTree, Row
 
 
@@ -74,7 +75,7 @@ class Trainer(NamedTuple):
     step: StepFn  # act, remember, learn: iterations from num_warm_up on
     num_warm_up: int
     policy: Policy
-    ticks: int  # environment ticks in one iteration, E x T
+    ticks: int  # environment ticks in one iteration, E x T, of all shards
     updates: int  # gradient steps in one iteration from num_warm_up on
 
 
@@ -88,10 +89,14 @@ def make_trainer(
     rollout_length: int,
     updates: int,
     num_warm_up: int,
+    shards: Shards = WHOLE,
 ) -> Trainer:
-    """Join the parts. Units: `rollout_length` ticks per environment, `updates` gradient steps, iterations."""
+    """Join the parts. Units: `rollout_length` ticks per environment, `updates` gradient steps, iterations.
+
+    Of an agent in several shards, `env` and the other parts are those of one shard; the clock is the whole agent's.
+    """
     num_envs = env.num_envs
-    ticks = num_envs * rollout_length
+    ticks = shards.count * num_envs * rollout_length
 
     def collect(key, actor, params, epsilon, hyper):
         """Act for one rollout: (actor, rows [T, E, ...], ended [T, E], returns [T, E], lengths [T, E])."""
@@ -125,6 +130,7 @@ def make_trainer(
 
     def init(key, hyper):
         k_env, k_network, k_memory, k_run = jax.random.split(key, 4)
+        k_env, k_memory, k_run = map(shards.own_key, (k_env, k_memory, k_run))  # but one network for all
         env_state, obs = env.reset(k_env)
         learning = learner.init(k_network, obs[0], hyper)
         none = jnp.zeros(num_envs, bool)
@@ -143,7 +149,8 @@ def make_trainer(
     def step(state, hyper, i):
         k_act, k_sample, k_learn = jax.random.split(jax.random.fold_in(state.key, i), 3)
         elapsed = i * float(ticks)
-        state, metrics = act_and_remember(state, hyper, i, k_act, exploration.epsilon(elapsed, num_envs, hyper))
+        epsilon = shards.own(exploration.epsilon(elapsed, shards.count * num_envs, hyper))
+        state, metrics = act_and_remember(state, hyper, i, k_act, epsilon)
 
         def learn(u, carry):
             learning, memory, sums = carry

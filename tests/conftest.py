@@ -9,3 +9,4 @@ with warnings.catch_warnings():  # its dependencies touch deprecated parts of ja
     import rlax  # noqa: F401
 
 jax.config.update("jax_debug_key_reuse", True)
+jax.config.update("jax_num_cpu_devices", 4)  # so that what is spread over devices can be tested on one machine

@@ -228,7 +228,7 @@ class Run:
             }
         file.report(columns)
         show(progress, columns)
-        return zero_metrics(self.plan.seeds)
+        return zero_metrics((self.plan.seeds,))
 
     def updates(self, iteration: int) -> int:
         """Gradient steps an agent has made by `iteration`."""

@@ -1,0 +1,129 @@
+"""Agents and devices: a population is its agents, wherever they lie, and nothing passes between them."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_trainer import make, raw
+
+import jdqn
+from jdqn import parallel
+
+ITERATIONS = 40
+COLLECTIVES = r"= \S+ (all-|reduce-scatter|collective-|send|recv)"
+
+
+def keys(seeds):
+    return jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+
+
+def agent(tree, k):
+    return [np.asarray(raw(x))[k] for x in jax.tree.leaves(tree)]
+
+
+def runner(population, trainer, iterations=ITERATIONS):
+    """Return train(seeds, hyper) -> (state, sums), compiled once for a size."""
+    start, advance = jax.jit(population.start), jax.jit(population.advance, donate_argnums=0)
+
+    def train(seeds, hyper):
+        state, sums = start(keys(seeds), hyper)
+        for first, stop in [(trainer.num_warm_up, iterations // 2), (iterations // 2, iterations)]:
+            state, sums = advance(state, hyper, sums, first, stop)
+        return state, sums
+
+    return train
+
+
+def spread(population, devices):
+    return parallel.over_devices(population, parallel.device_mesh(devices)) if devices else population
+
+
+@pytest.mark.parametrize(
+    ("at_once", "devices"),
+    [(1, 2), pytest.param(1, 0, marks=pytest.mark.slow), pytest.param(1, 4, marks=pytest.mark.slow)],
+)
+def test_an_agent_has_the_bits_that_it_has_alone(at_once, devices):
+    """Seeds and learning rates differ; one agent at a time, on one device or several."""
+    trainer, hyper = make()
+    seeds, rates = [3, 3, 4, 5], np.array([1e-3, 1e-2, 1e-3, 1e-2], np.float32)
+    population = spread(parallel.over_agents(trainer, at_once), devices)
+    together, sums = runner(population, trainer)(seeds, hyper._replace(learning_rate=rates))
+    alone = runner(parallel.over_agents(trainer, 1), trainer)
+    for k, (seed, rate) in enumerate(zip(seeds, rates, strict=True)):
+        state, metrics = alone([seed], hyper._replace(learning_rate=rate))
+        for a, b in zip(agent((state, metrics), 0), agent((together, sums), k), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(agent(together.learner, 0)[0], agent(together.learner, 1)[0])
+
+
+@pytest.mark.slow
+def test_64_agents_are_64_agents_after_a_thousand_updates():
+    """Bit for bit with one agent at a time; under vmap the same actions in the same worlds, to the rounding."""
+    trainer, hyper = make()
+    iterations = trainer.num_warm_up + 500  # of two updates
+    seeds = range(64)
+    alone = runner(parallel.over_agents(trainer, 1), trainer, iterations)
+    in_turns, _ = runner(spread(parallel.over_agents(trainer, 1), 4), trainer, iterations)(seeds, hyper)
+    side_by_side, _ = runner(parallel.over_agents(trainer, 64), trainer, iterations)(seeds, hyper)
+    for seed in (0, 17, 63):
+        state, _ = alone([seed], hyper)
+        for a, b, c in zip(agent(state, 0), agent(in_turns, seed), agent(side_by_side, seed), strict=True):
+            np.testing.assert_array_equal(a, b)
+            np.testing.assert_allclose(a, c, rtol=2e-3, atol=2e-3)
+
+
+def test_groups_go_one_after_another():
+    """A size that does not divide the population becomes one that does."""
+    trainer, hyper = make()
+    whole, sums = runner(parallel.over_agents(trainer, 6), trainer)(range(6), hyper)
+    groups, again = runner(parallel.over_agents(trainer, 4), trainer)(range(6), hyper)
+    for k in range(6):
+        for a, b in zip(agent((whole, sums), k), agent((groups, again), k), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    jaxpr = str(jax.make_jaxpr(parallel.over_agents(trainer, 4).advance)(groups, hyper, again, 1, 2))
+    assert re.search(r"\[3,", jaxpr)  # groups of three
+
+
+def compiled(population, agents, hyper):
+    state, sums = jax.eval_shape(lambda k: population.start(k, hyper), jax.eval_shape(keys, jnp.arange(agents)))
+    i = jax.ShapeDtypeStruct((), jnp.int32)
+    program = jax.jit(population.advance, donate_argnums=0).lower(state, hyper, sums, i, i).compile()
+    return program, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state, sums)))
+
+
+@pytest.mark.parametrize("at_once", [1, pytest.param(64, marks=pytest.mark.slow)])
+def test_a_population_takes_the_memory_of_its_agents(at_once):
+    """Within 5 %, all that the program allocates included, for agents of half a megabyte."""
+    trainer, hyper = make(replay_size=32_768)
+    program, state_bytes = compiled(parallel.over_agents(trainer, at_once), 64, hyper)
+    alone, bytes_alone = compiled(parallel.over_agents(trainer, 1), 1, hyper)
+    assert abs(state_bytes - 64 * bytes_alone) <= 64  # a key is counted as one number here
+    assert state_bytes > 64 * 500_000
+    memory = program.memory_analysis()
+    assert memory.alias_size_in_bytes > 0.999 * state_bytes  # the state is updated in place
+    assert memory.temp_size_in_bytes < 0.05 * state_bytes
+
+
+def test_agents_on_devices_send_nothing():
+    trainer, hyper = make()
+    program, _ = compiled(spread(parallel.over_agents(trainer), 4), 8, hyper)
+    assert not re.search(COLLECTIVES, program.as_text())
+    mesh = parallel.device_mesh(4)  # where something is sent, these words are there
+    mean = parallel.on_devices(mesh)(lambda x: jax.lax.pmean(x, parallel.DEVICES))
+    assert re.search(COLLECTIVES, jax.jit(mean).lower(jnp.ones(4)).compile().as_text())
+
+
+def test_a_trainer_runs_under_pmap():
+    """The predecessor of shard_map, an agent a device; the clock is broadcast."""
+    trainer, hyper = make()
+
+    def run(key):
+        return jdqn.train(trainer, key, hyper, ITERATIONS)
+
+    together, metrics = jax.pmap(run)(keys([0, 1]))
+    for k in range(2):
+        state, mine = jax.jit(run)(jax.random.key(k))
+        for a, b in zip(agent((together, metrics), k), map(raw, jax.tree.leaves((state, mine))), strict=True):
+            np.testing.assert_array_equal(a, b)
