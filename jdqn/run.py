@@ -1,161 +1,30 @@
 """The main program: python -m jdqn.run --env CartPole-v1 [--algo dqn] [any setting]. See --help."""
 
-import argparse
-import ast
 import dataclasses
 import json
 import os
-import platform
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import psutil
-import tyro
 from rich.console import Console
 
-from . import __version__, envs
-from .config import Config, ConfigError, Hyper
+from . import envs
+from .config import ConfigError
+from .host import devices, sweep
 from .host.checkpoint import Checkpoints
-from .host.console import ProgressBar, conclude, describe, list_algorithms
+from .host.console import ProgressBar, conclude, describe, list_algorithms, show_ranking
 from .host.folder import RunFolder, read_metrics
-from .host.program import Interrupted, Plan, Run
+from .host.options import Options, agents_wanted, parse, plans_of
+from .host.plan import Plan
+from .host.processes import fetch
+from .host.program import Run
+from .host.signals import Interrupted
 from .host.statistics import summary
-from .presets import defaults
-from .validation import validate_config, validate_hyper
-
-PROGRAM = "python -m jdqn.run"
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "orbax-checkpoint", "numpy")
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Train agents of the DQN family on one environment, evaluate them and keep everything in a folder."""
-
-    env: str = "CartPole-v1"
-    """Environment, a gymnax name."""
-    env_params: tuple[str, ...] = ()
-    """Parameters of the environment, as name=value: --env DeepSea-bsuite --env-params size=20."""
-    algo: str = "dqn"
-    """Algorithm, a row of presets.py; it sets the defaults of the settings below."""
-    seeds: int = 1
-    """Agents to train side by side, with seeds seed, seed + 1, ..."""
-    seed: int = 0
-    """Seed of the first agent."""
-    out: Path | None = None
-    """Run folder; runs/<env>-<algo>-s<seed>-<time> if not given."""
-    overwrite: bool = False
-    """Replace a run that is already in the folder."""
-    resume: Path | None = None
-    """Go on with the run in this folder; takes no other flag."""
-    reports: int = 100
-    """Rows of metrics.csv per agent, beside the one for the warm-up."""
-    episodes: int = 100
-    """Greedy episodes per agent at the end, here and in Gymnasium where the environment has a twin."""
-    checkpoint_every: float = 300.0
-    """Seconds between checkpoints; each tenth of the run ends with one whatever this says."""
-    compilation_cache: str = "~/.cache/jdqn"
-    """Where compiled programs are kept for the next run; none to keep nothing."""
-    list: bool = False
-    """Print what each algorithm picks, and do nothing else."""
-    config: tyro.conf.OmitArgPrefixes[Config] = dataclasses.field(default_factory=Config)
-    hyper: tyro.conf.OmitArgPrefixes[Hyper] = dataclasses.field(default_factory=Hyper)
-
-
-def parse(arguments: list[str]) -> Options:
-    """Read the command line; --env, --algo and --total-steps come first, for they decide other defaults."""
-    first = argparse.ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--env", default=Options.env)
-    first.add_argument("--algo", default=Options.algo)
-    first.add_argument("--total-steps", "--total_steps", type=int, default=argparse.SUPPRESS)
-    try:
-        known = vars(first.parse_known_args(arguments)[0])
-    except argparse.ArgumentError:  # a value is missing or no number: tyro says it better
-        known = {"env": Options.env, "algo": Options.algo}
-    env, algo = known.pop("env"), known.pop("algo")
-    config, hyper = defaults(algo, env, **known)
-    return tyro.cli(
-        Options,
-        args=arguments,
-        default=Options(env=env, algo=algo, config=config, hyper=hyper),
-        prog=PROGRAM,
-    )
-
-
-def plan_of(options: Options) -> Plan:
-    """Check the options that are not Config's or Hyper's.
-
-    Raises:
-        ConfigError: one of them cannot work.
-    """
-    if not 1 <= options.seeds <= 2**20:
-        raise ConfigError(f"--seeds must be from 1 to 1048576, got {options.seeds}")
-    if not 0 <= options.seed <= 2**32 - options.seeds:
-        raise ConfigError(f"--seed must be from 0 to 2^32 - seeds, got {options.seed}")
-    for name in ("reports", "episodes"):
-        if getattr(options, name) < 1:
-            raise ConfigError(f"--{name} must be at least 1, got {getattr(options, name)}")
-    if not options.checkpoint_every > 0:
-        raise ConfigError(f"--checkpoint-every must be above zero seconds, got {options.checkpoint_every}")
-    validate_config(options.config)
-    validate_hyper(options.hyper)
-    fields = {field.name for field in dataclasses.fields(Plan)}
-    chosen = {name: getattr(options, name) for name in fields}
-    return Plan(**chosen | {"env_params": dict(map(env_param, options.env_params))})
-
-
-def env_param(text: str) -> tuple[str, Any]:
-    """'size=20' -> ("size", 20)."""
-    name, equals, value = text.partition("=")
-    if not (name.isidentifier() and equals and value):
-        raise ConfigError(f"--env-params takes name=value, got {text}: write it like --env-params size=20")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):  # a word
-        return name, value
-
-
-def plan_to_json(plan: Plan) -> dict:
-    content = dataclasses.asdict(plan)
-    content["hyper"] = plan.hyper._asdict()
-    device = jax.devices()[0]
-    return content | {
-        "versions": {"jdqn": __version__, "python": platform.python_version()}
-        | {name: version(name) for name in LIBRARIES},
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-    }
-
-
-def plan_from_json(content: dict) -> Plan:
-    config = content["config"] | {"hidden_sizes": tuple(content["config"]["hidden_sizes"])}
-    fields = {field.name: content[field.name] for field in dataclasses.fields(Plan)}
-    return Plan(**fields | {"config": Config(**config), "hyper": Hyper(**content["hyper"])})
-
-
-def open_run(options: Options, arguments: list[str]) -> tuple[Plan, RunFolder]:
-    """Make the folder of a new run, or find the one to resume."""
-    if options.resume is None:
-        plan = plan_of(options)
-        name = f"{plan.env}-{plan.algo}-s{plan.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-        return plan, RunFolder(options.out or Path("runs") / name)
-    if len(arguments) != (2 if "--resume" in arguments else 1):
-        raise ConfigError("--resume takes no other flag: the run goes on with the settings in its config.json")
-    folder = RunFolder.open(options.resume)
-    try:
-        return plan_from_json(json.loads(folder.config.read_text())), folder
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"--resume {folder.path}: {folder.config} is not a run's ({error!r})") from error
-
-
-def keep_compiled(where: str) -> None:
-    """Turn on JAX's cache of compiled programs, unless the environment already names one."""
-    if where != "none" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path(where).expanduser()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def main(arguments: list[str]) -> int:
@@ -167,76 +36,201 @@ def main(arguments: list[str]) -> int:
         if options.list:
             list_algorithms(console)
             return 0
-        plan, folder = open_run(options, arguments)
+        session = resume(options, arguments) if options.resume else begin(options)
         keep_compiled(options.compilation_cache)
-        if options.resume and folder.result.exists():
-            console.print(f"{folder.path} is finished: see {folder.result}")
+        if options.resume and session.folder.result.exists():
+            console.print(f"{session.folder.path} is finished: see {session.folder.result}")
             return 0
-        began = time.perf_counter()
-        run = Run(plan, envs.make(plan.env, **plan.env_params))
-        split["build"] = time.perf_counter() - began
-        describe(console, run)
-        run.require_memory()
-        if not options.resume:  # an old run goes only when nothing can be refused any more
-            RunFolder.require_new(folder.path, options.overwrite)
-            run.compile(fresh=True)
-            RunFolder.create(folder.path, options.overwrite)
-            folder.write_json(folder.config, plan_to_json(plan))
-        checkpoints = Checkpoints(folder.checkpoint)
-        try:
-            if options.resume:
-                checkpoints.newest()
-                run.compile(fresh=False)
-            return train_and_report(console, run, folder, checkpoints, options.resume is not None, split)
-        finally:
-            checkpoints.close()
+        train(console, session, options, split)
+        return 0
     except KeyboardInterrupt:
         console.print("stopped; if the run has a checkpoint, --resume goes on from there")
         return 130
+    except Interrupted as stop:
+        console.print(f"stopped at a checkpoint: go on with python -m jdqn.run --resume {session.folder.path}")
+        return 128 + stop.signum
     except ConfigError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return 2
 
 
-def train_and_report(console, run: Run, folder: RunFolder, checkpoints: Checkpoints, resume: bool, split: dict) -> int:
-    """Everything from the first step to the last file."""
-    console.print(f"compiled in {run.compile_seconds:.1f} s; writing to {folder.path}")
+@dataclasses.dataclass
+class Session:
+    """What one call of the program has to do: a folder, and the plans to train in it, one after another."""
+
+    folder: RunFolder
+    plans: list[Plan]
+    devices: int | None  # as asked for
+    made: dict[Any, Run] = dataclasses.field(default_factory=dict)
+
+    def run(self, plan: Plan, env: envs.Env) -> Run:
+        """The programs of a plan; those of one with other numbers and seeds are the same."""
+        key = plan.config, plan.agents
+        if key in self.made:
+            return self.made[key].again(plan)
+        pieces = plan.shards if plan.shards > 1 else plan.agents
+        self.made[key] = Run(plan, env, devices.choose(self.devices, pieces, divides=plan.shards > 1))
+        return self.made[key]
+
+    def folder_of(self, part: int) -> RunFolder:
+        """Where the run of a plan keeps its files: in the session's folder if there is only one."""
+        return RunFolder(self.folder.path / f"part-{part:03d}") if len(self.plans) > 1 else self.folder
+
+
+def begin(options: Options) -> Session:
+    """The plans that the options ask for."""
+    wanted, data = devices.number_wanted(options.devices), options.parallel == "data"
+    devices.split_cpu(wanted, devices.cores() if data else agents_wanted(options))
+    plans = plans_of(options)
+    if data:
+        if len(plans) > 1 or plans[0].agents > 1:
+            raise ConfigError("--parallel data trains one agent: leave --seeds at 1 and give every setting one value")
+        shards = devices.choose(wanted, jax.device_count(), divides=False)
+        plans = [dataclasses.replace(plans[0], shards=shards)]
+    name = f"{options.env}-{options.algo}-s{options.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Session(RunFolder(options.out or Path("runs") / name), plans, wanted)
+
+
+def resume(options: Options, arguments: list[str]) -> Session:
+    """The plans of a run that is there."""
+    flags = [a.split("=")[0] for a in arguments if a.startswith("--")]
+    if others := [flag for flag in flags if flag not in ("--resume", "--devices")]:
+        raise ConfigError(
+            f"--resume takes no other flag but --devices, got {others[0]}: the run goes on with the settings in its "
+            "config.json"
+        )
+    assert options.resume is not None
+    folder, wanted = RunFolder.open(options.resume), devices.number_wanted(options.devices)
+    source = folder.parts if folder.parts.exists() else folder.config
     try:
+        content = json.loads(source.read_text())
+        plans = [Plan.from_json(one) for one in content.get("plans", [content])]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"--resume {folder.path}: {source} is not a run's ({error!r})") from error
+    devices.split_cpu(wanted, max(max(plan.agents, plan.shards) for plan in plans))
+    return Session(folder, plans, wanted)
+
+
+def keep_compiled(where: str) -> None:
+    """Turn on JAX's cache of compiled programs, unless the environment already names one."""
+    if where != "none" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(Path(where).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def train(console: Console, session: Session, options: Options, split: dict[str, float]) -> None:
+    """Train plan after plan, then compare the settings if there are several."""
+    began, fresh, folder = time.perf_counter(), options.resume is None, session.folder
+    env = envs.make(session.plans[0].env, **session.plans[0].env_params)
+    runs = [session.run(plan, env) for plan in session.plans]
+    if fresh:  # what is resumed keeps its waves
+        runs = [session.run(part, env) for run in runs for part in sweep.waves(run.plan, options.wave or run.most())]
+        session.plans = [run.plan for run in runs]
+    split["build"] = time.perf_counter() - began
+    describe(console, runs)
+    for run in runs:
+        run.require_memory()
+    if fresh:  # an old run goes only when nothing can be refused any more
+        RunFolder.require_new(folder.path, options.overwrite)
+        runs[0].compile(fresh=True)
+        RunFolder.create(folder.path, options.overwrite)
+        plans = [plan.to_json() for plan in session.plans]
+        if len(plans) > 1:
+            folder.write_json(folder.parts, {"versions": plans[0]["versions"], "plans": plans})
+        else:
+            folder.write_json(folder.config, plans[0])
+    results = []
+    for k, run in enumerate(runs):
+        part = session.folder_of(k)
+        if part.result.exists():
+            results.append(json.loads(part.result.read_text()))
+            continue
+        if len(runs) > 1:
+            console.print(f"part {k + 1} of {len(runs)}: {run.plan.agents} agent(s)")
+        results.append(train_part(console, run, part, split, resume=not fresh, alone=len(runs) == 1))
+        if len(runs) > 1:
+            part.write_json(part.result, results[-1])
+    finish(console, session, results, split)
+
+
+def train_part(
+    console: Console, run: Run, folder: RunFolder, split: dict[str, float], resume: bool, alone: bool
+) -> dict[str, Any]:
+    """Train and evaluate the agents of one plan; return what its result.json holds."""
+    if not alone and not folder.config.exists():
+        folder.path.mkdir(exist_ok=True)
+        folder.write_json(folder.config, run.plan.to_json())
+    checkpoints = Checkpoints(folder.checkpoint)
+    try:
+        resume = resume and (alone or checkpoints.any())
+        if resume:
+            checkpoints.newest()
+        run.compile(fresh=not resume)
+        console.print(f"compiled in {run.compile_seconds:.1f} s; writing to {folder.path}")
         with ProgressBar(console, run) as show:
             state, progress = run.train(folder, checkpoints, resume, show)
-    except Interrupted as stop:
-        console.print(f"stopped at a checkpoint: go on with python -m jdqn.run --resume {folder.path}")
-        return 128 + stop.signum
+        return evaluate(run, folder, state, progress, split)
+    finally:
+        checkpoints.close()
+
+
+def evaluate(run: Run, folder: RunFolder, state, progress, split: dict[str, float]) -> dict[str, Any]:
+    """Play with what was learnt, and draw how it was learnt."""
     from .host import plots, twin  # matplotlib and gymnasium, not needed before
 
-    began, compiled = time.perf_counter(), run.compile_seconds
-    ours = summary(run.evaluate(state))
-    theirs = None if run.plan.env_params else twin.play(
-        run.plan.env, run.trainer.policy, state.learner.params, run.plan.agent_seeds, run.plan.episodes
+    began, compiled, plan = time.perf_counter(), run.compile_seconds, run.plan
+    returns = run.evaluate(state)
+    # Of a sweep, only the best setting is played again: a twin is one Python environment per episode.
+    chosen = sweep.best(plan, returns.mean(1))
+    params = jax.tree.map(lambda x: x[chosen], fetch(state.learner.params))
+    theirs = None if plan.env_params else twin.play(
+        plan.env, run.trainer.policy, params, np.array(plan.seeds)[chosen], plan.episodes
     )  # fmt: skip
     evaluated = time.perf_counter()
-    result = {
-        "env": run.plan.env,
-        "algo": run.plan.algo,
-        "agents": run.plan.seeds,
-        "env_steps": int(progress.env_steps.mean().round()),
-        "updates": run.updates(progress.iteration),
-        "compile_seconds": run.compile_seconds,
-        "run_seconds": progress.seconds,
-        "env_steps_per_second": float(progress.env_steps.sum() / progress.seconds),
-        "evaluation": ours,
-        "gymnasium": None if theirs is None else summary(theirs),
-    }
-    plots.learning_curves({f"{run.plan.algo} on {run.plan.task}": read_metrics(folder.metrics)}, folder.curve)
-    folder.write_json(folder.result, result)
-    split |= {
+    plots.learning_curves({f"{plan.algo} on {plan.task}": read_metrics(folder.metrics)}, folder.curve)
+    took = {
         "compile": run.compile_seconds,
         "run": progress.seconds,
         "evaluate": evaluated - began - (run.compile_seconds - compiled),
         "write": time.perf_counter() - evaluated,
     }
-    conclude(console, result, int(progress.env_steps.sum()), folder, split)
-    return 0
+    for name, seconds in took.items():
+        split[name] = split.get(name, 0.0) + seconds
+    return {
+        "env": plan.env,
+        "algo": plan.algo,
+        "agents": plan.agents,
+        "env_steps": int(progress.env_steps.mean().round()),
+        "updates": run.updates(progress.iteration),
+        "compile_seconds": run.compile_seconds,
+        "run_seconds": progress.seconds,
+        "env_steps_per_second": float(progress.env_steps.sum() / progress.seconds),
+        "evaluation": summary(returns),
+        "gymnasium": None
+        if theirs is None
+        else summary(theirs) | ({} if len(chosen) == plan.agents else {"agents": chosen.tolist()}),
+    }
+
+
+def finish(console: Console, session: Session, results: list[dict[str, Any]], split: dict[str, float]) -> None:
+    """The last files and the last lines."""
+    began, folder = time.perf_counter(), session.folder
+    result = results[0] if len(results) == 1 else sweep.joined(results)
+    names = sweep.swept(session.plans)
+    if names:
+        from .host import plots
+
+        table = sweep.rows(session.plans, results)
+        folder.write_rows(folder.sweep, table)
+        ranking = sweep.ranking(table, names)
+        result = result | {"ranking": ranking}
+        for name in names:
+            plots.swept(table, name, folder.path / f"sweep_{name}.png")
+        show_ranking(console, ranking)
+    folder.write_json(folder.result, result)
+    split["write"] = split.get("write", 0.0) + time.perf_counter() - began
+    conclude(console, result, folder, split)
 
 
 if __name__ == "__main__":

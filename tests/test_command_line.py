@@ -9,8 +9,9 @@ from programs import TINY, compiled_once, subprocess_of
 
 import jdqn
 from jdqn import Config, Hyper, envs
+from jdqn.host.options import Options, parse, plans_of
 from jdqn.host.program import Run
-from jdqn.run import Options, main, parse, plan_of
+from jdqn.run import main
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +54,7 @@ REFUSED = {
     "reports": ("--reports 0", "--reports must be"),
     "checkpoint_every": ("--checkpoint-every 0", "--checkpoint-every must be"),
     "warm_up": ("--total-steps 2000 --warm-up-steps 5000", "raise total_steps or lower warm_up_steps"),
-    "memory": ("--replay-size 2000000000 --seeds 64", "13,312,0"),  # 4 x 64 x 2e9 x 26 bytes and the little rest
+    "memory": ("--replay-size 2000000000 --seeds 64", "208,000,"),  # 4 x 2e9 x 26 bytes and the little rest
     "parameters": ("--hidden-sizes 1000000 1000000", "64,000,5"),
     "filled": ("--out {tmp}/filled", "is not empty"),
     "no_run": ("--out {tmp}/filled --overwrite", "holds no run"),
@@ -98,14 +99,14 @@ def test_a_refusal_has_no_traceback():
 
 def test_settings_go_together():
     """The warm-up is compared with the run that was asked for, whose length the learning rate follows."""
-    options = parse(["--total-steps", "5_00", "--warm-up-steps", "100"])
-    assert (options.config.total_steps, options.config.warm_up_steps) == (500, 100)
-    assert options.hyper.learning_rate_steps == 500
-    assert plan_of(options).config == options.config
+    (plan,) = plans_of(parse(["--total-steps", "5_00", "--warm-up-steps", "100"]))
+    assert (plan.config.total_steps, plan.config.warm_up_steps) == (500, 100)
+    assert plan.hyper.learning_rate_steps == 500
 
 
 def test_there_are_no_more_reports_than_iterations():
-    run = Run(plan_of(parse([*TINY["q_learning"], "--reports", "10_000_000_000_000"])), envs.make("FrozenLake-misc"))
+    (plan,) = plans_of(parse([*TINY["q_learning"], "--reports", "10_000_000_000_000"]))
+    run = Run(plan, envs.make("FrozenLake-misc"))
     assert run.report_ends.tolist() == list(range(2, 2001))
 
 

@@ -11,9 +11,9 @@ import pytest
 from jdqn import ConfigError
 from jdqn.host import statistics, twin
 from jdqn.host.checkpoint import Checkpoints
-from jdqn.host.folder import COLUMNS, MetricsFile, read_metrics
+from jdqn.host.folder import METRICS, Table, read_metrics
 from jdqn.host.memory import human
-from jdqn.host.program import Signals
+from jdqn.host.signals import Signals
 from jdqn.networks import Policy
 
 
@@ -100,34 +100,34 @@ def test_no_twin():
 
 
 def report(value):
-    return {name: np.array([value, value + 1]) for name in COLUMNS} | {"agent": np.arange(2)}
+    return {name: np.array([value, value + 1]) for name in METRICS} | {"agent": np.arange(2)}
 
 
 def test_metrics_after_a_checkpoint_are_cut(tmp_path):
     path = tmp_path / "metrics.csv"
     for kept, values in ((0, (1, 2.5, 3)), (2, (np.inf, 5))):  # two reports are kept, the third is written again
-        file = MetricsFile(path, kept, 2)
+        file = Table(path, METRICS, 2 * kept)
         for value in values:
-            file.report(report(value))
+            file.add(report(value))
         file.close()
     assert path.read_text().count("\n") == 1 + 4 * 2
     np.testing.assert_array_equal(read_metrics(path)["loss"], [[1, 2], [2.5, 3.5], [np.nan, np.nan], [5, 6]])
-    file = MetricsFile(path, 4, 2)
+    file = Table(path, METRICS, 8)
     file.close()
     whole = path.read_text()
     with pytest.raises(ConfigError, match="9 of the 11 lines"):
-        MetricsFile(path, 5, 2)
+        Table(path, METRICS, 10)
     assert path.read_text() == whole
     path.unlink()
     with pytest.raises(ConfigError, match="cannot be resumed"):
-        MetricsFile(path, 4, 2)
+        Table(path, METRICS, 8)
 
 
 def test_metrics_hold_a_float32_exactly(tmp_path):
     values = np.random.default_rng(0).normal(size=(2000, 2)).astype(np.float32)
-    file = MetricsFile(tmp_path / "metrics.csv", 0, 2)
+    file = Table(tmp_path / "metrics.csv", METRICS, 0)
     for pair in values:
-        file.report(report(0) | {"loss": pair})
+        file.add(report(0) | {"loss": pair})
     file.close()
     np.testing.assert_array_equal(read_metrics(tmp_path / "metrics.csv")["loss"].astype(np.float32), values)
 
@@ -151,7 +151,7 @@ def test_checkpoints_give_back_what_they_got(tmp_path):
     checkpoints.close()
     assert {p.name for p in tmp_path.iterdir()} == {"3", "4"}
     checkpoints = Checkpoints(tmp_path)
-    state, host = checkpoints.restore(jax.eval_shape(lambda: tree(0)))
+    state, host = checkpoints.restore(jax.eval_shape(lambda: tree(0))), checkpoints.host()
     checkpoints.close()
     assert host == {"reports": 4, "seconds": 0.1}
     assert jax.tree.structure(state) == jax.tree.structure(tree(4))
@@ -172,7 +172,7 @@ def test_a_checkpoint_is_not_touched_by_later_donated_steps(tmp_path):
     state.block_until_ready()
     checkpoints.close()
     checkpoints = Checkpoints(tmp_path)
-    restored, _ = checkpoints.restore({"x": jax.ShapeDtypeStruct(state.shape, state.dtype)})
+    restored = checkpoints.restore({"x": jax.ShapeDtypeStruct(state.shape, state.dtype)})
     checkpoints.close()
     np.testing.assert_array_equal(restored["x"], 1.0)
 

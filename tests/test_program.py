@@ -19,8 +19,9 @@ from rich.console import Console
 from jdqn import Config, Hyper, envs, preset
 from jdqn.host import folder as run_folder
 from jdqn.host.console import ProgressBar
-from jdqn.host.program import Plan, Run
-from jdqn.run import main, plan_from_json
+from jdqn.host.plan import Plan
+from jdqn.host.program import Run
+from jdqn.run import main
 
 RESULT = "env algo agents env_steps updates compile_seconds run_seconds env_steps_per_second evaluation gymnasium"
 
@@ -46,10 +47,10 @@ def test_the_folder_is_whole(finished):
     picture = matplotlib.image.imread(path / "curve.png")
     assert picture.shape[:2] == (600, 960)
     assert (picture[..., 2] - picture[..., 0] > 0.2).sum() > 1000  # lines in blue
-    plan = plan_from_json(json.loads((path / "config.json").read_text()))
+    plan = Plan.from_json(json.loads((path / "config.json").read_text()))
     settings = DQN | {"hidden_sizes": (16, 16)} if plan.algo == "dqn" else {}
     config, hyper = preset(plan.algo, plan.env, total_steps=2000, **settings)
-    assert plan == Plan(plan.env, {}, plan.algo, 3, 2, 5, 3, 300.0, config, hyper)
+    assert plan == Plan(plan.env, {}, plan.algo, (3, 4), 5, 3, 300.0, config, hyper)
 
 
 def test_config_json_says_everything(finished):
@@ -64,9 +65,9 @@ def test_config_json_says_everything(finished):
 def test_metrics_are_one_row_per_agent_and_report(finished):
     path, _ = finished
     table = rows(path)
-    assert tuple(table[0]) == run_folder.COLUMNS
+    assert tuple(table[0]) == run_folder.METRICS
     assert [(row["agent"], row["seed"]) for row in table] == [("0", "3"), ("1", "4")] * 6
-    plan = plan_from_json(json.loads((path / "config.json").read_text()))
+    plan = Plan.from_json(json.loads((path / "config.json").read_text()))
     columns = run_folder.read_metrics(path / "metrics.csv")
     assert (columns["updates"][0] == 0).all()  # the row of the warm-up
     run = Run(plan, envs.make(plan.env))

@@ -15,8 +15,10 @@ from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, 
 from jdqn import envs
 from jdqn.host import program
 from jdqn.host.checkpoint import Checkpoints
+from jdqn.host.plan import Plan
 from jdqn.host.program import Run
-from jdqn.run import main, plan_from_json
+from jdqn.host.signals import CheckpointClock
+from jdqn.run import main
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,12 +50,12 @@ def stop_at(monkeypatch):
         raise AssertionError("the program did not take the signal")
 
     def stop(iteration, signum, arguments):
-        clock, begin = program._CheckpointClock.__call__, Run.begin
+        due, begin = CheckpointClock.due, Run.begin
 
-        def ask(due, now):
+        def ask(clock, now):
             if now == iteration:
                 signal.raise_signal(signum)
-            return clock(due, now)
+            return due(clock, now)
 
         def start(run):
             if iteration == 0:
@@ -62,7 +64,7 @@ def stop_at(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(program, "LAUNCH_SECONDS", 0.0)
-            patch.setattr(program._CheckpointClock, "__call__", ask)
+            patch.setattr(CheckpointClock, "due", ask)
             patch.setattr(Run, "begin", start)
             for s in handlers:
                 signal.signal(s, escaped)
@@ -77,11 +79,11 @@ def stop_at(monkeypatch):
 
 def newest(folder):
     """(state, sums, host) of the newest checkpoint of a run, keys as their raw words."""
-    plan = plan_from_json(json.loads((folder / "config.json").read_text()))
+    plan = Plan.from_json(json.loads((folder / "config.json").read_text()))
     checkpoints = Checkpoints(folder / "checkpoint")
-    (state, sums), host = checkpoints.restore(Run(plan, envs.make(plan.env)).shapes)
+    state, sums, hyper, progress = Run(plan, envs.make(plan.env)).restore(checkpoints)
     checkpoints.close()
-    return state._replace(key=jax.random.key_data(state.key)), sums, host
+    return state._replace(key=jax.random.key_data(state.key)), (sums, hyper), progress.to_json()
 
 
 def assert_same(ours, theirs):
@@ -114,7 +116,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(case, uninterrupted, stop_at, tm
         assert stop_at(iteration, signum, arguments) == 128 + signum
         assert f"go on with python -m jdqn.run --resume {path}\n" in capsys.readouterr().out
         assert not (path / "result.json").exists()
-        _, sums, host = newest(path)
+        _, (sums, _), host = newest(path)
         assert host["iteration"] == (iteration or 63)  # the warm-up ends at 63
         assert len(rows(path)) == 2 * host["reports"]
         partial = case not in ("at_a_report", "while_warming_up", "last")
@@ -168,12 +170,13 @@ def test_there_are_ten_checkpoints(reports, tmp_path, monkeypatch):
 def test_checkpoints_come_after_so_many_seconds(monkeypatch):
     clock = itertools.count().__next__  # a second for each look
     now = {"now": 0.0}
-    monkeypatch.setattr(program.time, "monotonic", lambda: now["now"])
-    due = program._CheckpointClock(30.0, 0, 1000)
+    monkeypatch.setattr(time, "monotonic", lambda: now["now"])
+    checkpoints = CheckpointClock(30.0, 0, 1000)
     asked = []
     for iteration in range(1, 300):
         now["now"] = float(clock())
-        if due(iteration):
+        if checkpoints.due(iteration):
+            checkpoints.saved()
             asked.append(iteration)
     assert asked == [31, 61, 91, 100, 130, 160, 190, 200, 230, 260, 290]
 

@@ -16,9 +16,20 @@ def _is_key(x) -> bool:
     return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
+def _words(tree: PyTree) -> PyTree:
+    """Keys as the numbers that they are."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
 def _to_host(tree: PyTree) -> PyTree:
-    """A copy that later, donated steps cannot touch; keys as their raw words."""
-    return jax.tree.map(lambda x: np.array(jax.random.key_data(x) if _is_key(x) else x), tree)
+    """A copy that later, donated steps cannot touch."""
+    return jax.tree.map(np.array, _words(tree))
+
+
+@jax.jit
+def _copy(tree: PyTree) -> PyTree:
+    """The same where no process has all of it: each keeps, and writes, what lies on its devices."""
+    return jax.tree.map(jnp.copy, _words(tree))
 
 
 def _to_device(like: PyTree, tree: PyTree) -> PyTree:
@@ -44,10 +55,15 @@ class Checkpoints:
         if iteration in self._manager.all_steps():
             return
         self.wait()  # one copy of the state at a time
+        copy = _to_host(state) if jax.process_count() == 1 else _copy(state)
         self._manager.save(
             iteration,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(_to_host(state)), host=ocp.args.JsonSave(host)),
+            args=ocp.args.Composite(state=ocp.args.StandardSave(copy), host=ocp.args.JsonSave(host)),
         )
+
+    def any(self) -> bool:
+        """There is a checkpoint."""
+        return self._manager.latest_step() is not None
 
     def newest(self) -> int:
         """Return the iteration of the newest checkpoint.
@@ -62,18 +78,24 @@ class Checkpoints:
             )
         return newest
 
-    def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """Return (state, host) of the newest checkpoint; `like` has the state's structure, shapes and dtypes.
+    def host(self) -> dict[str, Any]:
+        """Return the JSON values of the newest checkpoint.
 
         Raises:
             ConfigError: there is no checkpoint.
         """
-        newest = self.newest()
-        raw = jax.eval_shape(lambda t: jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, t), like)
+        return self._manager.restore(self.newest(), args=ocp.args.Composite(host=ocp.args.JsonRestore())).host
+
+    def restore(self, like: PyTree) -> PyTree:
+        """Return the state of the newest checkpoint; `like` has its structure, shapes and dtypes.
+
+        Raises:
+            ConfigError: there is no checkpoint.
+        """
+        raw = jax.eval_shape(_words, like)
         template = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), raw)  # takes no memory
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(template), host=ocp.args.JsonRestore())
-        restored = self._manager.restore(newest, args=args)
-        return _to_device(like, restored.state), restored.host
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(template))
+        return _to_device(like, self._manager.restore(self.newest(), args=args).state)
 
     def wait(self) -> None:
         """Return when what was saved is on disk."""

@@ -8,8 +8,8 @@ from rich.table import Table
 
 from ..config import Config
 from ..presets import ALGORITHMS, defaults
-from .folder import RunFolder
-from .memory import human
+from .folder import RunFolder, text
+from .memory import human, tree_bytes
 from .program import Run
 
 
@@ -35,15 +35,19 @@ def _network(config: Config) -> str:
     return ", ".join(special) or config.network
 
 
-def describe(console: Console, run: Run) -> None:
+def describe(console: Console, runs: list[Run]) -> None:
     """Say what is about to happen, and its size."""
-    plan, device = run.plan, jax.devices()[0]
+    run, device = max(runs, key=lambda run: tree_bytes(run.shapes)), jax.devices()[0]
+    plan, agents = run.plan, sum(run.plan.agents for run in runs)
+    parts = f" in {len(runs)} parts" if len(runs) > 1 else ""
+    pieces = f" in {plan.shards} shards" if plan.shards > 1 else ""
     console.print(
-        f"{plan.algo} on {plan.task}: {plan.seeds} agent(s) x {plan.config.total_steps:,} steps, seed {plan.seed}"
+        f"{plan.algo} on {plan.task}: {agents} agent(s){pieces} x {plan.config.total_steps:,} steps{parts}, "
+        f"seed {plan.seeds[0]}"
     )
     console.print(
-        f"device {device.platform} ({device.device_kind}), {run.parameters:,} parameters per agent, "
-        f"replay {run.replay_bytes:,} bytes ({human(run.replay_bytes)})"
+        f"{run.devices} device(s) {device.platform} ({device.device_kind}), {run.parameters:,} parameters per agent, "
+        f"replay {run.replay_bytes:,} bytes ({human(run.replay_bytes)}), {human(run.agent_bytes)} per agent in all"
     )
 
 
@@ -76,14 +80,39 @@ class ProgressBar:
         self.progress.__exit__(*exception)
 
 
-def conclude(console: Console, result: dict, steps: int, folder: RunFolder, split: dict) -> None:
+def show_ranking(console: Console, ranking: list[dict], most: int = 20) -> None:
+    """The best settings of a sweep."""
+    names = list(ranking[0]["setting"])
+    table = Table("", *names, "agents", "mean", "95 %", "interquartile mean", box=None, pad_edge=False)
+    console.width = max(console.width, 132)  # a pipe has no width to respect
+    for k, found in enumerate(ranking[:most], 1):
+        values = [_short(value) for value in found["setting"].values()]
+        low, high = found["ci95"]
+        table.add_row(
+            str(k), *values, str(found["agents"]), f"{found['mean']:.2f}", f"{low:.2f} to {high:.2f}",
+            f"{found['interquartile_mean']:.2f}",
+        )  # fmt: skip
+    console.print(table)
+    if len(ranking) > most:
+        console.print(f"and {len(ranking) - most} more settings in sweep.csv")
+
+
+def _short(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else text(value)
+
+
+def conclude(console: Console, result: dict, folder: RunFolder, split: dict) -> None:
     """The last lines: how good, how fast, where it is."""
     for place in ("evaluation", "gymnasium"):
         if found := result[place]:
             low, high = found["ci95"]
             name = "greedy" if place == "evaluation" else "greedy in Gymnasium"
             interval = f"95 % {low:.2f} to {high:.2f}"
-            console.print(f"{name}: {found['mean']:.2f} ({interval}) over {found['episodes']} episodes per agent")
-    console.print(f"{steps:,} steps, {result['env_steps_per_second']:,.0f} steps/s")
+            whose = ", the best setting" if "agents" in found else ""
+            console.print(
+                f"{name}{whose}: {found['mean']:.2f} ({interval}) over {found['episodes']} episodes per agent"
+            )
+    steps = result["env_steps_per_second"] * result["run_seconds"]
+    console.print(f"{steps:,.0f} steps, {result['env_steps_per_second']:,.0f} steps/s")
     console.print(", ".join(f"{name} {seconds:.1f} s" for name, seconds in split.items()))
     console.print(f"results in {folder.path}")

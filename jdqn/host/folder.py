@@ -1,16 +1,19 @@
-"""The run folder: config.json, metrics.csv, curve.png, checkpoint/, result.json."""
+"""The run folder: config.json, metrics.csv, curve.png, checkpoint/, result.json; or several of those in one."""
 
 import csv
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..config import ConfigError
+from .processes import first
 
-COLUMNS = (
+METRICS = (
     "agent", "seed", "env_steps", "updates", "episodes", "return", "length", "loss", "q", "grad_norm", "epsilon",
     "seconds",
 )  # fmt: skip
@@ -26,6 +29,9 @@ class RunFolder:
         self.curve = path / "curve.png"
         self.checkpoint = path / "checkpoint"
         self.result = path / "result.json"
+        self.lineage = path / "lineage.csv"
+        self.sweep = path / "sweep.csv"
+        self.parts = path / "parts.json"
 
     @classmethod
     def require_new(cls, path: Path, overwrite: bool) -> "RunFolder":
@@ -74,16 +80,26 @@ class RunFolder:
             ConfigError: there is no run in it.
         """
         folder = cls(path)
-        if not folder.config.exists():
+        if not (folder.config.exists() or folder.parts.exists()):
             raise ConfigError(f"--resume {path} holds no run: there is no {folder.config}")
         return folder
 
     def holds_a_run(self) -> bool:
-        """There is a config.json that this program wrote: what it wrote it may remove."""
+        """There is a config.json or parts.json that this program wrote: what it wrote it may remove."""
         try:
-            return "jdqn" in json.loads(self.config.read_text())["versions"]
+            source = self.parts if self.parts.exists() else self.config
+            return "jdqn" in json.loads(source.read_text())["versions"]
         except (OSError, ValueError, KeyError, TypeError):
             return False
+
+    def write_rows(self, path: Path, rows: list[dict[str, Any]]) -> None:
+        """Write a CSV file whole or not at all."""
+        part = path.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(rows[0])
+            writer.writerows([[text(value) for value in row.values()] for row in rows])
+        part.replace(path)
 
     def write_json(self, path: Path, content: dict) -> None:
         """Write whole or not at all."""
@@ -92,45 +108,56 @@ class RunFolder:
         part.replace(path)
 
 
-class MetricsFile:
-    """metrics.csv: for each report one row per agent. Only `seconds` differs between equal runs."""
+class Table:
+    """A CSV file that grows by one row per agent. Of equal runs, only the column `seconds` differs."""
 
-    def __init__(self, path: Path, reports: int, agents: int):
-        """Open after `reports` reports of `agents` rows; whatever follows them is cut off.
+    def __init__(self, path: Path, columns: Sequence[str], rows: int, write: bool = True):
+        """Open after `rows` rows; whatever follows them is cut off. Where it may not `write`, it does nothing.
 
         Raises:
             ConfigError: fewer rows are there.
         """
-        keep = 1 + reports * agents
-        lines = [",".join(COLUMNS) + "\n"]
-        if reports:
+        self.columns = columns
+        self._file = None
+        if not (write and first()):
+            return
+        lines = [",".join(columns) + "\n"]
+        if rows:
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        if len(lines) < keep:
+        if len(lines) < 1 + rows:
             raise ConfigError(
-                f"{path} holds {len(lines)} of the {keep} lines that the checkpoint counts: it cannot be resumed"
+                f"{path} holds {len(lines)} of the {1 + rows} lines that the checkpoint counts: it cannot be resumed"
             )
         part = path.with_suffix(".part")
-        part.write_text("".join(lines[:keep]))
+        part.write_text("".join(lines[: 1 + rows]))
         part.replace(path)
         self._file = path.open("a", newline="")
-        self._writer = csv.writer(self._file, lineterminator="\n")
 
-    def report(self, columns: dict[str, np.ndarray]) -> None:
-        """Append one row per agent; a value that is not finite is left empty."""
-        for values in zip(*(np.asarray(columns[name]).tolist() for name in COLUMNS), strict=True):
-            self._writer.writerow([_text(value) for value in values])
+    def add(self, columns: dict[str, Any]) -> None:
+        """Append a row for each place of the arrays; a value that is not finite is left empty."""
+        if self._file is None:
+            return
+        writer = csv.writer(self._file, lineterminator="\n")
+        for values in zip(*(np.asarray(columns[name]).tolist() for name in self.columns), strict=True):
+            writer.writerow([text(value) for value in values])
         self._file.flush()
 
     def sync(self) -> None:
-        """Be sure that every report is on disk, before a checkpoint counts it."""
-        os.fsync(self._file.fileno())
+        """Be sure that every row is on disk, before a checkpoint counts it."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self.sync()
+            self._file.close()
 
 
-def _text(value: int | float) -> str:
-    if isinstance(value, int):
+def text(value: Any) -> str:
+    """As a CSV keeps it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if not isinstance(value, float):
         return str(value)
     return f"{value:.9g}" if np.isfinite(value) else ""  # nine digits hold a float32 exactly
 
@@ -140,4 +167,4 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
     with path.open() as file:
         rows = list(csv.DictReader(file))
     agents = len({row["agent"] for row in rows})
-    return {name: np.array([float(row[name] or "nan") for row in rows]).reshape(-1, agents) for name in COLUMNS}
+    return {name: np.array([float(row[name] or "nan") for row in rows]).reshape(-1, agents) for name in METRICS}

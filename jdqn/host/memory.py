@@ -27,6 +27,11 @@ def available_bytes() -> int:
         return free
 
 
+def total_bytes(devices: int) -> int:
+    """Free bytes of `devices` devices together; those of a CPU share its memory."""
+    return available_bytes() * (1 if jax.default_backend() == "cpu" else devices)
+
+
 def human(size: int) -> str:
     """1536 -> '1.5 KiB'."""
     value = float(size)
@@ -37,15 +42,15 @@ def human(size: int) -> str:
     return f"{value:.1f} TiB"
 
 
-def require(wanted: int, what: str) -> None:
-    """Refuse what cannot fit.
+def require(wanted: int, what: str, devices: int = 1) -> None:
+    """Refuse what cannot fit, spread evenly over `devices`.
 
     Raises:
         ConfigError: naming both numbers.
     """
-    free = available_bytes()
+    free = total_bytes(devices)
     if wanted > free:
         raise ConfigError(
             f"{what} needs {wanted:,} bytes ({human(wanted)}) and {free:,} ({human(free)}) are free: "
-            "lower replay_size or the number of agents"
+            "lower replay_size, or the number of agents or --wave"
         )

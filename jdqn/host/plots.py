@@ -53,6 +53,31 @@ def _curve(axes, steps: np.ndarray, returns: np.ndarray, legend: bool) -> None:
         axes.legend(loc="best", frameon=False)
 
 
+def swept(rows: list[dict], name: str, path: Path) -> None:
+    """Draw the return of every agent of a sweep against its value of `name`, with mean and 95 % interval per value."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    values = list(dict.fromkeys(row[name] for row in rows))
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    values = sorted(values) if numbers else values
+    places = values if numbers else list(range(len(values)))
+    groups = [[row["return"] for row in rows if row[name] == value] for value in values]
+    for place, group in zip(places, groups, strict=True):
+        axes.plot([place] * len(group), group, "o", color="tab:blue", alpha=0.35, markersize=4)
+    if len(values) < len(rows):  # several agents a value
+        low, high = np.transpose([interval(group, resamples=1000) for group in groups])
+        axes.fill_between(places, low, high, color="tab:blue", alpha=0.2, linewidth=0)
+        axes.plot(places, [np.mean(group) for group in groups], color="tab:blue", linewidth=2, marker="s")
+    if not numbers:
+        axes.set_xticks(places, [str(value) for value in values])
+    elif min(values) > 0 and max(values) > 5 * min(values):
+        axes.set_xscale("log")
+    axes.set_xlabel(name)
+    axes.set_ylabel("greedy return, an agent a dot")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def _fill(returns: np.ndarray) -> np.ndarray:
     """Where no episode ended between two reports, what was last known still holds."""
     filled = returns.copy()

@@ -1,8 +1,8 @@
-"""One run from the first key to the last checkpoint: compile, train in chunks, report, stop when asked."""
+"""One plan from the first key to the last checkpoint: compile, train in chunks, report, stop when asked."""
 
 import concurrent.futures
+import copy
 import dataclasses
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,69 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..build import build
-from ..config import Config, Hyper, total_iterations
+from ..config import Hyper, total_iterations
 from ..envs import Env
 from ..evaluate import evaluate
-from ..parallel import over_agents, zero_metrics
+from ..evolution import exploit, explore, inherit
+from ..parallel import device_mesh, each, on_devices, over_agents, over_devices, over_shards, sharded, zero_metrics
+from ..shards import AGENTS, DEVICES, WHOLE, Shards
 from ..trainer import Metrics, State
+from ..types import PyTree
 from .checkpoint import Checkpoints
-from .folder import MetricsFile, RunFolder
-from .memory import require, tree_bytes
+from .folder import METRICS, RunFolder, Table
+from .memory import require, total_bytes, tree_bytes
+from .plan import Plan
+from .processes import agree, fetch
+from .signals import CheckpointClock, Interrupted, Signals
 
 HOLDS = 4  # times the state in memory at most: itself, its copy for a checkpoint, and what Orbax makes of that
 LAUNCH_SECONDS = 1.0  # work handed to the device at a time: what Ctrl-C waits for
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Everything that decides what a run computes. It is what config.json holds."""
-
-    env: str
-    env_params: dict[str, Any]
-    algo: str
-    seed: int
-    seeds: int
-    reports: int
-    episodes: int
-    checkpoint_every: float
-    config: Config
-    hyper: Hyper
-
-    @property
-    def task(self) -> str:
-        """The environment and what was changed of it."""
-        return " ".join([self.env, *(f"{name}={value}" for name, value in self.env_params.items())])
-
-    @property
-    def agent_seeds(self) -> np.ndarray:
-        return self.seed + np.arange(self.seeds)
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop, and it did, at a checkpoint."""
-
-    def __init__(self, signum: int):
-        self.signum = signum
-
-
-class Signals:
-    """Note the first SIGINT or SIGTERM; let a second one through."""
-
-    def __enter__(self) -> "Signals":
-        self.received: int | None = None
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _note(self, signum: int, frame) -> None:
-        self.received = signum
-        self._restore()
-
-    def _restore(self) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-
-    def __exit__(self, *exception) -> None:
-        self._restore()
 
 
 @dataclasses.dataclass
@@ -85,54 +39,110 @@ class Progress:
     reports: int
     env_steps: np.ndarray  # [S] int64
     seconds: float
+    generations: int
+    returns: np.ndarray  # [S] sum over the episodes of this generation
+    episodes: np.ndarray  # [S]
+
+    @classmethod
+    def of(cls, agents: int, iteration: int) -> "Progress":
+        """Nothing yet."""
+        return cls(iteration, 0, np.zeros(agents, np.int64), 0.0, 0, np.zeros(agents), np.zeros(agents))
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"env_steps": self.env_steps.tolist()}
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Progress":
-        return cls(**content | {"env_steps": np.array(content["env_steps"], np.int64)})
+        fields: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**fields)
 
 
 class Run:
-    """The compiled programs of a plan, and its training loop."""
+    """The compiled programs of a plan on `devices` devices, and its training loop."""
 
-    def __init__(self, plan: Plan, env: Env):
-        self.plan, self.env = plan, env
-        self.trainer = build(plan.config, env)
-        self.population = over_agents(self.trainer)
+    def __init__(self, plan: Plan, env: Env, devices: int = 1):
+        self.plan, self.env, self.devices = plan, env, devices
+        # Where the agents do not divide over the devices, the first ones are trained twice, and the copies dropped.
+        self.size = plan.shards if plan.shards > 1 else -(-plan.agents // devices) * devices
+        self.mesh = device_mesh(devices) if devices > 1 else None
+        axes = (AGENTS,) if self.mesh is None else (DEVICES, AGENTS)
+        self.trainer = build(plan.config, env, Shards(plan.shards, axes) if plan.shards > 1 else WHOLE)
+        alone = over_shards(self.trainer) if plan.shards > 1 else over_agents(self.trainer, plan.at_once or None)
+        self.population = alone if self.mesh is None else over_devices(alone, self.mesh)
         self.total = total_iterations(plan.config)
+        # Reports end the warm-up and each generation, then come as evenly as whole iterations allow.
         warm_up = self.trainer.num_warm_up
-        # Reports end the warm-up, then come as evenly as whole iterations allow.
         reports = min(plan.reports, self.total - warm_up)
+        every = plan.evolution.every if plan.evolution else self.total
+        self.generation_ends = np.arange(warm_up + every, self.total, every)
         ends = np.linspace(warm_up, self.total, reports + 1).round().astype(int)
-        self.report_ends = np.unique(ends)
-        self.keys = jax.vmap(jax.random.key)(jnp.asarray(plan.agent_seeds, jnp.uint32))
-        self.shapes = jax.eval_shape(lambda keys: self.population.start(keys, plan.hyper), self.keys)
+        self.report_ends = np.union1d(ends, self.generation_ends)
+        self.shapes = jax.eval_shape(self.population.start, *self._inputs())
+        self.programs: dict[str, Any] = {}
         self.compile_seconds = 0.0
+
+    def again(self, plan: Plan) -> "Run":
+        """The same programs, which are compiled once, for as many other agents."""
+        other = copy.copy(self)
+        other.plan, other.compile_seconds = plan, 0.0
+        return other
+
+    def most(self) -> int:
+        """Agents of this kind that fit into memory together, a multiple of the devices; at least one each."""
+        if self.plan.shards > 1:
+            return self.plan.agents
+        fit = total_bytes(self.devices) // (HOLDS * self.agent_bytes)
+        return max(fit // self.devices, 1) * self.devices
+
+    def _inputs(self) -> tuple[jax.Array, Hyper]:
+        """Keys and Hyper of all agents; the shards of one agent have the same."""
+        seeds = jnp.asarray(np.resize(np.array(self.plan.seeds, np.uint32), self.size))
+        hyper: list[Any] = [jnp.asarray(np.resize(np.array(x, np.float32), self.size)) for x in self.plan.hyper]
+        return self._place((jax.vmap(jax.random.key)(seeds), Hyper(*hyper)))
+
+    def _place(self, tree: PyTree) -> PyTree:
+        """Put arrays [S, ...] on the devices that their agents live on."""
+        return tree if self.mesh is None else jax.device_put(tree, sharded(self.mesh))
 
     @property
     def replay_bytes(self) -> int:
         return tree_bytes(self.shapes[0].replay)
 
     @property
+    def agent_bytes(self) -> int:
+        """All that one agent is: replay, networks, optimiser, environments."""
+        return tree_bytes(self.shapes) // (1 if self.plan.shards > 1 else self.size)
+
+    @property
     def parameters(self) -> int:
         """Learnt numbers of one agent."""
-        return sum(x.size for x in jax.tree.leaves(self.shapes[0].learner.params)) // self.plan.seeds
+        return sum(x.size for x in jax.tree.leaves(self.shapes[0].learner.params)) // self.size
 
-    def require_memory(self) -> None:
+    def require_memory(self, scratch: int = 0) -> None:
         """Refuse what cannot fit, before anything is allocated."""
-        require(HOLDS * tree_bytes(self.shapes), f"training {self.plan.seeds} agent(s) and saving them")
+        what = (
+            f"training {self.plan.agents} agent(s){' with batches and gradients,' if scratch else ''} and saving them"
+        )
+        require(HOLDS * tree_bytes(self.shapes) + scratch, what, self.devices)
 
     def compile(self, fresh: bool) -> None:
         """Compile side by side; `fresh` if the run starts at the beginning. Nobody waits for evaluation here."""
+        if "advance" in self.programs and ("start" in self.programs or not fresh):
+            return
         began = time.perf_counter()
-        hyper, (state, sums) = self.plan.hyper, self.shapes
+        state, sums = self.shapes
+        keys, hyper = self._inputs()
         i = jax.ShapeDtypeStruct((), jnp.int32)
+        if self.mesh is not None:
+            place = sharded(self.mesh)
+            state, sums = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (state, sums))
 
         def evaluate_one(params, key):
             return evaluate(self.env, self.trainer.policy, params, key, episodes=self.plan.episodes)
 
+        evaluate_all = each(evaluate_one, self.plan.at_once or None)
+        if self.mesh is not None:
+            evaluate_all = on_devices(self.mesh)(evaluate_all)
         pool = concurrent.futures.ThreadPoolExecutor(3)
         jobs = [
             pool.submit(
@@ -140,26 +150,40 @@ class Run:
             )
         ]
         if fresh:
-            jobs.append(pool.submit(lambda: jax.jit(self.population.start).lower(self.keys, hyper).compile()))
-        self._evaluate = pool.submit(
-            lambda: jax.jit(jax.vmap(evaluate_one)).lower(state.learner.params, self.keys).compile()
+            jobs.append(pool.submit(lambda: jax.jit(self.population.start).lower(keys, hyper).compile()))
+        self.programs["evaluate"] = pool.submit(
+            lambda: jax.jit(evaluate_all).lower(state.learner.params, keys).compile()
         )
         pool.shutdown(wait=False)
-        self._advance, *rest = [job.result() for job in jobs]
-        scratch = getattr(self._advance.memory_analysis(), "temp_size_in_bytes", 0)  # None on some devices
-        wanted = HOLDS * tree_bytes(self.shapes) + scratch
-        require(wanted, f"training {self.plan.seeds} agent(s) with batches and gradients, and saving them")
-        if rest:
-            self._start = rest[0]
+        self.programs |= zip(("advance", "start"), [job.result() for job in jobs], strict=False)
+        scratch = getattr(self.programs["advance"].memory_analysis(), "temp_size_in_bytes", 0)  # None on some devices
+        self.require_memory(max(1, scratch))
         self.compile_seconds += time.perf_counter() - began
 
-    def begin(self) -> tuple[State, Metrics, Progress]:
+    def begin(self) -> tuple[State, Metrics, Hyper, Progress]:
         """Fresh agents after their warm-up."""
         began = time.perf_counter()
-        state, sums = jax.block_until_ready(self._start(self.keys, self.plan.hyper))
-        progress = Progress(self.trainer.num_warm_up, 0, np.zeros(self.plan.seeds, np.int64), 0.0)
+        keys, hyper = self._inputs()
+        state, sums = jax.block_until_ready(self.programs["start"](keys, hyper))
+        progress = Progress.of(self.plan.agents, self.trainer.num_warm_up)
         progress.seconds = time.perf_counter() - began
-        return state, sums, progress
+        return state, sums, hyper, progress
+
+    def restore(self, checkpoints: Checkpoints) -> tuple[State, Metrics, Hyper, Progress]:
+        """Agents as they were saved, also by a run on other devices."""
+        host = checkpoints.host()
+        size, agents = host.pop("size"), np.arange(self.size) % self.plan.agents
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), (*self.shapes, self._inputs()[1])
+        )
+        saved = checkpoints.restore(like)
+        if size != self.size:
+            saved = jax.tree.map(lambda x: x[agents], saved)
+        state, sums, hyper = self._place(saved)
+        return state, sums, hyper, Progress.from_json(host)
+
+    def _save(self, checkpoints: Checkpoints, state: State, sums: Metrics, hyper: Hyper, progress: Progress) -> None:
+        checkpoints.save(progress.iteration, (state, sums, hyper), progress.to_json() | {"size": self.size})
 
     def train(
         self, folder: RunFolder, checkpoints: Checkpoints, resume: bool, show: Callable[[Progress, dict], None]
@@ -171,52 +195,60 @@ class Run:
         """
         plan = self.plan
         if resume:
-            (state, sums), saved = checkpoints.restore(self.shapes)
-            progress = Progress.from_json(saved)
+            state, sums, hyper, progress = self.restore(checkpoints)
         with Signals() as signals:
             if not resume:
-                state, sums, progress = self.begin()
-            metrics = MetricsFile(folder.metrics, progress.reports, plan.seeds)
-            stride, due = 1, _CheckpointClock(plan.checkpoint_every, self.trainer.num_warm_up, self.total)
-            stops = np.union1d(self.report_ends, due.tenths)
+                state, sums, hyper, progress = self.begin()
+            metrics = Table(folder.metrics, METRICS, progress.reports * plan.agents)
+            lineage = self._lineage(folder, progress)
+            clock = CheckpointClock(plan.checkpoint_every, self.trainer.num_warm_up, self.total)
+            stops, stride = np.union1d(self.report_ends, clock.tenths), 1
+            (stopped,) = agree(signals.received or 0)
             if not resume and progress.iteration in self.report_ends:
                 sums = self._report(progress, sums, metrics, show)
-            while progress.iteration < self.total and signals.received is None:
+            while progress.iteration < self.total and not stopped:
                 began = time.perf_counter()
                 boundary = stops[np.searchsorted(stops, progress.iteration, side="right")]
                 stop = min(progress.iteration + stride, int(boundary))
-                state, sums = self._advance(state, plan.hyper, sums, np.int32(progress.iteration), np.int32(stop))
+                start = np.int32(progress.iteration)
+                state, sums = self.programs["advance"](state, hyper, sums, start, np.int32(stop))
                 jax.block_until_ready(sums)
-                took = time.perf_counter() - began
+                took, due, stopped = agree(time.perf_counter() - began, clock.due(stop), signals.received or 0)
                 stride = max(1, min(2 * stride, int((stop - progress.iteration) * LAUNCH_SECONDS / took)))
                 progress.seconds += took
                 progress.iteration = stop
                 if stop in self.report_ends:
                     sums = self._report(progress, sums, metrics, show)
-                if due(progress.iteration):
+                if stop in self.generation_ends:
+                    state, hyper = self._evolve(state, hyper, progress, lineage)
+                if due:
+                    clock.saved()
                     metrics.sync()
-                    checkpoints.save(progress.iteration, (state, sums), progress.to_json())
-            metrics.sync()
+                    lineage.sync()
+                    self._save(checkpoints, state, sums, hyper, progress)
             metrics.close()
-            checkpoints.save(progress.iteration, (state, sums), progress.to_json())
-            if signals.received is not None:
+            lineage.close()
+            self._save(checkpoints, state, sums, hyper, progress)
+            if stopped:
                 checkpoints.wait()
-                raise Interrupted(signals.received)
+                raise Interrupted(int(stopped))
         return state, progress
 
-    def _report(self, progress: Progress, sums: Metrics, file: MetricsFile, show) -> Metrics:
+    def _report(self, progress: Progress, sums: Metrics, file: Table, show) -> Metrics:
         """Write one row per agent; return sums of nothing."""
-        totals = jax.device_get(sums)
+        totals = self._of_agents(fetch(sums))
         began = self.report_ends[progress.reports - 1] if progress.reports else 0
         iterations = progress.iteration - began
         progress.env_steps = progress.env_steps + totals.env_steps
+        progress.returns = progress.returns + totals.return_sum
+        progress.episodes = progress.episodes + totals.episodes
         progress.reports += 1
         with np.errstate(invalid="ignore", divide="ignore"):
             columns = {
-                "agent": np.arange(self.plan.seeds),
-                "seed": self.plan.agent_seeds,
+                "agent": np.arange(self.plan.agents),
+                "seed": np.array(self.plan.seeds),
                 "env_steps": progress.env_steps,
-                "updates": np.full(self.plan.seeds, self.updates(progress.iteration)),
+                "updates": np.full(self.plan.agents, self.updates(progress.iteration)),
                 "episodes": totals.episodes,
                 "return": totals.return_sum / totals.episodes,
                 "length": totals.length_sum / totals.episodes,
@@ -224,11 +256,50 @@ class Run:
                 "q": totals.learn.q / iterations,
                 "grad_norm": totals.learn.grad_norm / iterations,
                 "epsilon": totals.epsilon / iterations,
-                "seconds": np.full(self.plan.seeds, round(progress.seconds, 3)),
+                "seconds": np.full(self.plan.agents, round(progress.seconds, 3)),
             }
-        file.report(columns)
+        file.add(columns)
         show(progress, columns)
-        return zero_metrics((self.plan.seeds,))
+        return self._place(zero_metrics((self.size,)))
+
+    def _of_agents(self, sums: Metrics) -> Metrics:
+        """Metrics of all that is trained -> of the agents that were asked for."""
+        if self.plan.shards == 1:
+            return jax.tree.map(lambda x: x[: self.plan.agents], sums)
+        total, mean = (jax.tree.map(lambda x, f=f: f(x, keepdims=True), sums) for f in (np.sum, np.mean))
+        return total._replace(epsilon=mean.epsilon, learn=mean.learn)
+
+    def _lineage(self, folder: RunFolder, progress: Progress) -> Table:
+        """lineage.csv, if there are generations to write about."""
+        ranges = self.plan.evolution.ranges if self.plan.evolution else ()
+        columns = ("generation", "env_steps", "agent", "parent", "score", *ranges)
+        return Table(folder.lineage, columns, progress.generations * self.plan.agents, write=bool(ranges))
+
+    def _evolve(self, state: State, hyper: Hyper, progress: Progress, file: Table) -> tuple[State, Hyper]:
+        """The next generation, judged by the training episodes since the last one."""
+        plan, evolution = self.plan, self.plan.evolution
+        assert evolution is not None
+        with np.errstate(invalid="ignore", divide="ignore"):
+            score = progress.returns / progress.episodes
+        progress.generations += 1
+        key = jax.random.fold_in(jax.random.key(plan.seeds[0]), progress.generations)
+        k_exploit, k_explore = jax.random.split(key)
+        parents = exploit(k_exploit, jnp.asarray(score, jnp.float32), evolution.fraction)
+        parents = jnp.concatenate([parents, jnp.arange(plan.agents, self.size)])
+        heir = jax.jit(lambda s, p: inherit(s, p, evolution.replay), donate_argnums=0)
+        state = self._place(heir(state, parents))
+        hyper = self._place(explore(k_explore, hyper, parents, evolution.ranges))
+        numbers = fetch(hyper)._asdict()
+        rows: dict[str, Any] = {
+            "generation": np.full(plan.agents, progress.generations),
+            "env_steps": progress.env_steps,
+            "agent": np.arange(plan.agents),
+            "parent": np.asarray(parents)[: plan.agents],
+            "score": score,
+        }
+        file.add(rows | {name: numbers[name][: plan.agents] for name in evolution.ranges})
+        progress.returns, progress.episodes = np.zeros(plan.agents), np.zeros(plan.agents)
+        return state, hyper
 
     def updates(self, iteration: int) -> int:
         """Gradient steps an agent has made by `iteration`."""
@@ -236,23 +307,8 @@ class Run:
 
     def evaluate(self, state: State) -> np.ndarray:
         """Returns [S, episodes] of greedy episodes of every agent."""
-
         began = time.perf_counter()
-        compiled = self._evaluate.result()
+        compiled = self.programs["evaluate"].result()
         self.compile_seconds += time.perf_counter() - began
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 1))(self.keys)
-        return np.asarray(compiled(state.learner.params, keys).returns)
-
-
-class _CheckpointClock:
-    """Due at each tenth of the way from iteration `begin` to `end`, and `every` seconds after the last one."""
-
-    def __init__(self, every: float, begin: int, end: int):
-        self.every, self.last = every, time.monotonic()
-        self.tenths = np.linspace(begin, end, 11).round().astype(int)[1:]
-
-    def __call__(self, iteration: int) -> bool:
-        if iteration not in self.tenths and time.monotonic() - self.last < self.every:
-            return False
-        self.last = time.monotonic()
-        return True
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 1))(self._inputs()[0])
+        return fetch(compiled(state.learner.params, keys).returns)[: self.plan.agents]

@@ -11,6 +11,13 @@ def interval(values, confidence: float = 0.95, resamples: int = 10_000) -> list[
     return [float(x) for x in np.percentile(values[draws].mean(1), [tail, 100 - tail])]
 
 
+def interquartile_mean(values) -> float:
+    """Mean of `values` [n] without the lowest and the highest quarter, rounded down (Agarwal et al. 2021)."""
+    ordered = np.sort(np.asarray(values, np.float64))
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
 def summary(returns) -> dict:
     """Describe returns [agents, episodes]: the interval is over agents, or over episodes if there is one agent."""
     returns = np.asarray(returns, np.float64)

@@ -1,0 +1,58 @@
+"""Which devices a run uses. A CPU with several cores becomes several devices, so that a population uses all of them."""
+
+import os
+from pathlib import Path
+
+import jax
+
+from ..config import ConfigError
+
+
+def cores() -> int:
+    """Cores that this process may use, within its container's limit."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(found, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no limit, or not Linux
+        return found
+
+
+def number_wanted(text: str) -> int | None:
+    """'all' -> None, '4' -> 4.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--devices must be all or a number from 1 on, got {text}")
+    return int(text)
+
+
+def split_cpu(wanted: int | None, most: int) -> None:
+    """Make `wanted` devices of the CPU, by default one a core and no more than `most`.
+
+    Only before JAX has started; later, or where XLA_FLAGS already decides it, the devices stay as they are.
+    """
+    number = min(cores(), most) if wanted is None else wanted
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", number)
+    except RuntimeError:
+        return
+
+
+def choose(wanted: int | None, parts: int, divides: bool) -> int:
+    """How many devices `parts` agents or shards go to; where it `divides`, each gets as many.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    there = jax.device_count()
+    if wanted is not None and wanted > there:
+        raise ConfigError(f"--devices {wanted}: there are {there} {jax.default_backend()} device(s)")
+    number = min(wanted or there, parts)
+    return next(n for n in range(number, 0, -1) if parts % n == 0) if divides else number

@@ -1,0 +1,225 @@
+"""The command line: flags and their values, read and checked."""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import tyro
+
+from ..config import Config, ConfigError, Hyper, ticks_per_iteration
+from ..presets import defaults
+from ..validation import validate_config, validate_hyper
+from . import sweep
+from .plan import Evolution, Plan
+
+PROGRAM = "python -m jdqn.run"
+
+
+def _documentation(cls: type) -> dict[str, str]:
+    """Name of each field -> the string below it."""
+    return dict(re.findall(r'^    (\w+): .*\n    """(.+)"""', inspect.getsource(cls), re.M))
+
+
+def _several(cls: type) -> Any:
+    """A dataclass with the fields of `cls`, each of which takes one value or several; a bool stays a flag."""
+    help_of, fields, words = _documentation(cls), list[Any](), tuple[str, ...]
+    for name, kind in get_type_hints(cls).items():
+        metavar = "SIZE [SIZE ...]" if name == "hidden_sizes" else None
+        several: Any = {bool: bool, tuple[int, ...]: words}.get(kind, tuple.__class_getitem__((kind, ...)))
+        fields.append((name, Annotated[several, tyro.conf.arg(help=help_of[name], metavar=metavar)]))
+    return dataclasses.make_dataclass(cls.__name__, fields)
+
+
+Configs: Any = _several(Config)
+Hypers: Any = _several(Hyper)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Train agents of the DQN family on one environment, evaluate them and keep everything in a folder.
+
+    A setting that is given several values is swept over: every combination is trained with every seed, as one program
+    for each distinct set of shapes. Several --hidden-sizes are written like 64,64 128,128.
+    """
+
+    env: str = "CartPole-v1"
+    """Environment, a gymnax name."""
+    env_params: tuple[str, ...] = ()
+    """Parameters of the environment, as name=value: --env DeepSea-bsuite --env-params size=20."""
+    algo: str = "dqn"
+    """Algorithm, a row of presets.py; it sets the defaults of the settings below."""
+    seeds: int = 1
+    """Agents to train side by side of each setting, with seeds seed, seed + 1, ..."""
+    seed: int = 0
+    """Seed of the first agent."""
+    sweep: Literal["grid", "random"] = "grid"
+    """How settings with several values are combined; random draws, between the two if there are two."""
+    samples: int = 16
+    """Settings that --sweep random draws."""
+    pbt_every: int = 0
+    """Population-based training: steps between two generations of the agents of a sweep; 0 for none."""
+    pbt_fraction: float = 0.2
+    """Share of the agents that copy another, and share of those that are copied."""
+    pbt_replay: Literal["keep", "copy"] = "keep"
+    """Whether an agent that copies another keeps its own replay."""
+    parallel: Literal["agents", "data"] = "agents"
+    """What is spread over devices: agents, or one agent's environments, replay and batch."""
+    devices: str = "all"
+    """Devices to spread over: all or a number. A CPU becomes one for each core."""
+    at_once: int = 0
+    """Agents in one batch (vmap) on a device; 0 for all of them, one after another on a CPU."""
+    wave: int = 0
+    """Agents in memory together, the others follow in waves; 0 for as many as fit."""
+    out: Path | None = None
+    """Run folder; runs/<env>-<algo>-s<seed>-<time> if not given."""
+    overwrite: bool = False
+    """Replace a run that is already in the folder."""
+    resume: Path | None = None
+    """Go on with the run in this folder; takes no other flag but --devices."""
+    reports: int = 100
+    """Rows of metrics.csv per agent, beside the one for the warm-up."""
+    episodes: int = 100
+    """Greedy episodes per agent at the end, here and in Gymnasium where the environment has a twin."""
+    checkpoint_every: float = 300.0
+    """Seconds between checkpoints; each tenth of the run ends with one whatever this says."""
+    compilation_cache: str = "~/.cache/jdqn"
+    """Where compiled programs are kept for the next run; none to keep nothing."""
+    list: bool = False
+    """Print what each algorithm picks, and do nothing else."""
+    config: tyro.conf.OmitArgPrefixes[Configs] = dataclasses.field(default_factory=Configs)
+    hyper: tyro.conf.OmitArgPrefixes[Hypers] = dataclasses.field(default_factory=Hypers)
+
+
+def parse(arguments: list[str]) -> Options:
+    """Read the command line; --env, --algo and --total-steps come first, for they decide other defaults."""
+    first = argparse.ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--env", default=Options.env)
+    first.add_argument("--algo", default=Options.algo)
+    first.add_argument("--total-steps", "--total_steps", type=int, default=argparse.SUPPRESS)
+    try:
+        known = vars(first.parse_known_args(arguments)[0])
+    except argparse.ArgumentError:  # a value is missing or no number: tyro says it better
+        known = {"env": Options.env, "algo": Options.algo}
+    env, algo = known.pop("env"), known.pop("algo")
+    config, hyper = defaults(algo, env, **known)
+    return tyro.cli(
+        Options,
+        args=arguments,
+        default=Options(
+            env=env,
+            algo=algo,
+            config=_one_each(Configs, dataclasses.asdict(config)),
+            hyper=_one_each(Hypers, hyper._asdict()),
+        ),
+        prog=PROGRAM,
+    )
+
+
+def _one_each(cls: Any, values: dict[str, Any]) -> Any:
+    def value(x):
+        return x if isinstance(x, bool) else tuple(map(str, x)) if isinstance(x, tuple) else (x,)
+
+    return cls(**{name: value(x) for name, x in values.items()})
+
+
+def plans_of(options: Options) -> list[Plan]:
+    """The plans that the options ask for: one, or several if a sweep changes shapes.
+
+    Raises:
+        ConfigError: one of them cannot work.
+    """
+    _check(options)
+    values = _values(options)
+    several = {name: listed for name, listed in values.items() if len(listed) > 1}
+    first = {name: listed[0] for name, listed in values.items()}
+    plan = Plan(
+        env=options.env, env_params=dict(map(env_param, options.env_params)), algo=options.algo,
+        seeds=tuple(range(options.seed, options.seed + options.seeds)), reports=options.reports,
+        episodes=options.episodes, checkpoint_every=options.checkpoint_every, at_once=options.at_once,
+        config=Config(**{name: first[name] for name in sweep.CONFIG}),
+        hyper=Hyper(**{name: first[name] for name in Hyper._fields}),
+    )  # fmt: skip
+    if options.sweep == "random" and not several:
+        raise ConfigError(
+            "--sweep random has nothing to draw: give a setting two values, like --learning-rate 1e-4 1e-2"
+        )
+    if len(values["total_steps"]) > 1:
+        raise ConfigError("--total-steps takes one value: schedules follow it, so sweep over it in separate runs")
+    draw = options.sweep == "random"
+    settings = sweep.random(several, options.samples, options.seed) if draw else sweep.grid(several)
+    found = sweep.plans(plan, settings)
+    for part in found:
+        validate_config(part.config)
+        for agent in range(part.agents):
+            validate_hyper(part.hyper_of(agent))
+    if options.pbt_every:
+        found = [dataclasses.replace(part, evolution=_evolution(options, part, several)) for part in found]
+    return found
+
+
+def agents_wanted(options: Options) -> int:
+    """How many agents the options ask for."""
+    settings = math.prod(len(listed) for listed in _values(options).values())
+    return options.seeds * (options.samples if options.sweep == "random" else settings)
+
+
+def _check(options: Options) -> None:
+    if not 1 <= options.seeds <= 2**20:
+        raise ConfigError(f"--seeds must be from 1 to 1048576, got {options.seeds}")
+    if not 0 <= options.seed <= 2**32 - options.seeds:
+        raise ConfigError(f"--seed must be from 0 to 2^32 - seeds, got {options.seed}")
+    least = {"reports": 1, "episodes": 1, "samples": 1, "at_once": 0, "wave": 0, "pbt_every": 0}
+    for name, low in least.items():
+        if getattr(options, name) < low:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(options, name)}")
+    if not options.checkpoint_every > 0:
+        raise ConfigError(f"--checkpoint-every must be above zero seconds, got {options.checkpoint_every}")
+    if not 0 < options.pbt_fraction <= 0.5:
+        raise ConfigError(f"--pbt-fraction must be above 0, up to 0.5, got {options.pbt_fraction}")
+
+
+def _values(options: Options) -> dict[str, tuple]:
+    """Every field of Config and Hyper with its values."""
+    values = dataclasses.asdict(options.config) | dataclasses.asdict(options.hyper)
+    values["hidden_sizes"] = hidden_sizes(values["hidden_sizes"])
+    sweep.refuse_empty({name: x for name, x in values.items() if not isinstance(x, bool)})
+    return {name: (x,) if isinstance(x, bool) else x for name, x in values.items()}
+
+
+def hidden_sizes(words: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """("64", "64") -> ((64, 64),) and ("64,64", "128") -> ((64, 64), (128,))."""
+    listed = [words] if not any("," in word for word in words) else [word.split(",") for word in words]
+    try:
+        return tuple(tuple(int(size) for size in sizes if size) for sizes in listed)
+    except ValueError as error:
+        raise ConfigError(f"--hidden-sizes takes widths like 64 64, or 64,64 128,128 to sweep, got {words}") from error
+
+
+def _evolution(options: Options, plan: Plan, several: dict[str, tuple]) -> Evolution:
+    ranges = {
+        name: (float(min(listed)), float(max(listed))) for name, listed in several.items() if name in Hyper._fields
+    }
+    if not ranges:
+        raise ConfigError(
+            "--pbt-every needs something to perturb: give a setting two values, like --learning-rate 1e-4 1e-2"
+        )
+    if plan.agents < 2:
+        raise ConfigError("--pbt-every needs two agents or more to choose from: raise --samples or --seeds")
+    every = max(1, options.pbt_every // ticks_per_iteration(plan.config))
+    return Evolution(every, options.pbt_fraction, options.pbt_replay == "copy", ranges)
+
+
+def env_param(text: str) -> tuple[str, Any]:
+    """'size=20' -> ("size", 20)."""
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals and value):
+        raise ConfigError(f"--env-params takes name=value, got {text}: write it like --env-params size=20")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # a word
+        return name, value

@@ -1,0 +1,250 @@
+"""Sweeps: which agents there are, how they are grouped, and what is written about them."""
+
+import csv
+import dataclasses
+import itertools
+import json
+import re
+import signal
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from programs import TINY, compiled_once, result, rows, without
+from test_resume import stop_at  # noqa: F401
+
+from jdqn import ConfigError, Hyper, envs, preset
+from jdqn.host import statistics, sweep
+from jdqn.host.folder import RunFolder
+from jdqn.host.options import agents_wanted, parse, plans_of
+from jdqn.host.plan import Evolution, Plan
+from jdqn.host.program import Run
+from jdqn.run import Session, main
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
+        yield
+
+
+def plans(words: str) -> list[Plan]:
+    return plans_of(parse(words.split()))
+
+
+def agents(parts: list[Plan]) -> list[tuple]:
+    """(config, hyper, seed) of every agent."""
+    return [(part.config, part.hyper_of(k), seed) for part in parts for k, seed in enumerate(part.seeds)]
+
+
+def test_a_grid_is_every_combination_and_one_program_for_each_shape():
+    words = "--seeds 2 --seed 5 --learning-rate 1e-4 1e-3 --batch-size 16 32 --discount .9 .99 --hidden-sizes 8,8 16"
+    parts = plans(words)
+    assert len(parts) == 4
+    assert [part.agents for part in parts] == [8] * 4
+    assert agents_wanted(parse(words.split())) == 32
+    config, hyper = preset("dqn", "CartPole-v1")
+    expected = {
+        (
+            dataclasses.replace(config, batch_size=b, hidden_sizes=sizes),
+            hyper._replace(learning_rate=rate, discount=discount),
+            seed,
+        )
+        for b, sizes, rate, discount, seed in itertools.product(
+            (16, 32), ((8, 8), (16,)), (1e-4, 1e-3), (0.9, 0.99), (5, 6)
+        )
+    }
+    found = agents(parts)
+    assert len(found) == 32
+    assert set(found) == expected
+    assert sweep.swept(parts) == ["batch_size", "hidden_sizes", "learning_rate", "discount"]
+
+
+def test_hidden_sizes_are_one_value_unless_there_is_a_comma():
+    assert [p.config.hidden_sizes for p in plans("--hidden-sizes 32 16")] == [(32, 16)]
+    assert [p.config.hidden_sizes for p in plans("--hidden-sizes 32,16")] == [(32, 16)]
+    assert [p.config.hidden_sizes for p in plans("--hidden-sizes 32,16 8,")] == [(32, 16), (8,)]
+
+
+def test_a_random_sweep_draws_between_two_values():
+    words = (
+        "--sweep random --samples 400 --learning-rate 1e-2 1e-4 --discount .9 .999 --epsilon-end 0 .5 --n-step 1 2 3"
+    )
+    parts = plans(words)
+    assert sum(part.agents for part in parts) == 400
+    assert {part.config.n_step for part in parts} == {1, 2, 3}
+    drawn = [hyper for _, hyper, _ in agents(parts)]
+    for name, to, low, high in [
+        ("learning_rate", np.log10, -4, -2),
+        ("discount", lambda x: np.log10(1 - x), -3, -1),
+        ("epsilon_end", lambda x: x, 0, 0.5),
+    ]:
+        x = np.sort(to(np.array([getattr(h, name) for h in drawn])))
+        assert low - 1e-3 <= x[0]
+        assert x[-1] <= high + 1e-3
+        uniform = low + (high - low) * (np.arange(400) + 0.5) / 400
+        assert np.abs(x - uniform).max() < 0.09 * (high - low)  # Kolmogorov-Smirnov at about 0.3 %
+    assert plans(words) == parts
+    assert plans(words + " --seed 1") != parts
+    three = {h.learning_rate for _, h, _ in agents(plans("--sweep random --learning-rate .1 .2 .3"))}
+    assert three <= {0.1, 0.2, 0.3}  # three values are a choice
+
+
+def test_waves_are_as_equal_as_can_be():
+    (plan,) = plans("--seeds 11 --learning-rate 1e-4 1e-3")
+    parts = sweep.waves(plan, 5)
+    assert [part.agents for part in parts] == [5, 5, 4, 4, 4]
+    assert agents(parts) == agents([plan])
+    assert sweep.waves(plan, 22) == [plan]
+
+
+def test_a_plan_survives_json():
+    for words in (
+        "--seeds 3 --learning-rate 1e-4 1e-3 --hidden-sizes 8",
+        "--env DeepSea-bsuite --env-params size=5 --pbt-every 1000 --learning-rate 1e-4 1e-3 --pbt-replay copy",
+    ):
+        (plan,) = plans(words)
+        assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert plan.evolution == Evolution(62, 0.2, True, {"learning_rate": (1e-4, 1e-3)})
+
+
+REFUSED = {
+    "--learning-rate": "--learning-rate needs a value",
+    "--learning-rate 1e-3 nan": "learning_rate must be",
+    "--batch-size 32 0": "batch_size must be",
+    "--total-steps 1000 2000": "--total-steps takes one value",
+    "--sweep random": "nothing to draw",
+    "--hidden-sizes a": "--hidden-sizes takes widths",
+    "--pbt-every 100": "needs something to perturb",
+    "--pbt-every 100 --learning-rate 1e-3 1e-2 --pbt-fraction .6": "--pbt-fraction must be",
+    "--samples 0": "--samples must be at least 1",
+    "--wave -1": "--wave must be at least 0",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_cannot_be_swept_is_refused(words):
+    with pytest.raises(ConfigError, match=re.escape(REFUSED[words])):
+        plans(words)
+
+
+def test_the_ranking_is_by_mean():
+    table = [
+        {"n_step": n, "learning_rate": rate, "return": value}
+        for n, rate, value in [
+            (1, 0.1, 3.0),
+            (1, 0.1, 5.0),
+            (2, 0.1, 10.0),
+            (2, 0.1, 0.0),
+            (1, 0.2, 1.0),
+            (1, 0.2, 2.0),
+        ]
+    ]
+    found = sweep.ranking(table, ["n_step", "learning_rate"])
+    assert [r["mean"] for r in found] == [5.0, 4.0, 1.5]
+    assert found[0]["setting"] == {"n_step": 2, "learning_rate": 0.1}
+    assert found[1]["ci95"] == statistics.interval([3.0, 5.0])
+    assert [r["agents"] for r in found] == [2, 2, 2]
+
+
+def test_the_interquartile_mean():
+    assert statistics.interquartile_mean([5, 1, 100, 3, -50, 4, 2, 6]) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert statistics.interquartile_mean([7, 1, 4]) == 4.0
+    assert statistics.interquartile_mean(range(10)) == pytest.approx(np.mean([2, 3, 4, 5, 6, 7]))
+
+
+SWEEP = [*TINY["dqn"], "--learning-rate", "1e-3", "1e-2"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Two settings, two seeds, one program."""
+    path = tmp_path_factory.mktemp("sweep") / "run"
+    assert main([*SWEEP, "--out", str(path)]) == 0
+    return path
+
+
+def table(path):
+    with (path / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_writes_a_row_per_agent_and_a_ranking(swept):
+    found = table(swept)
+    assert [(r["agent"], r["seed"], r["learning_rate"]) for r in found] == [
+        ("0", "3", "0.001"), ("1", "4", "0.001"), ("2", "3", "0.01"), ("3", "4", "0.01"),
+    ]  # fmt: skip
+    scores = result(swept)["evaluation"]["per_agent"]
+    np.testing.assert_allclose([float(r["return"]) for r in found], scores)
+    ranking = result(swept)["ranking"]
+    assert [r["mean"] for r in ranking] == sorted([np.mean(scores[:2]), np.mean(scores[2:])], reverse=True)
+    best = [0, 1] if np.mean(scores[:2]) >= np.mean(scores[2:]) else [2, 3]
+    assert result(swept)["gymnasium"]["agents"] == best  # only the best setting is played there
+    assert matplotlib.image.imread(swept / "sweep_learning_rate.png").shape[:2] == (440, 660)
+
+
+def test_an_agent_of_a_sweep_is_the_agent_of_a_run(swept, tmp_path):
+    """Metrics to the last digit, also of the parameters behind the evaluation."""
+    assert main([*TINY["dqn"], "--learning-rate", "1e-2", "--out", str(tmp_path / "run")]) == 0
+    alone = [without(["seconds", "agent"], row) for row in rows(tmp_path / "run")]
+    together = [without(["seconds", "agent"], row) for row in rows(swept) if row["agent"] in "23"]
+    assert alone == together
+    assert result(tmp_path / "run")["evaluation"]["per_agent"] == result(swept)["evaluation"]["per_agent"][2:]
+
+
+@pytest.mark.slow
+def test_waves_and_groups_change_nothing(swept, tmp_path, stop_at, capsys):  # noqa: F811
+    """Three at a time, in parts; stopped in the second part and resumed."""
+    path = tmp_path / "waves"
+    assert stop_at(80, signal.SIGTERM, [*SWEEP, "--wave", "3", "--out", path]) == 128 + signal.SIGTERM
+    assert f"go on with python -m jdqn.run --resume {path}\n" in capsys.readouterr().out
+    assert main(["--resume", str(path)]) == 0
+    assert main(["--resume", str(path)]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert [without(["part", "agent_of_part"], r) for r in table(path)] == [
+        without(["part", "agent_of_part"], r) for r in table(swept)
+    ]
+    assert [r["part"] for r in table(path)] == ["0", "0", "1", "1"]
+    assert result(path)["ranking"] == result(swept)["ranking"]
+    groups = tmp_path / "groups"
+    assert main([*SWEEP, "--batch-size", "8", "64", "--out", str(groups)]) == 0
+    same = [r for r in table(groups) if r["batch_size"] == "64"]
+    assert [r["return"] for r in same] == [r["return"] for r in table(swept)]
+    assert (groups / "sweep_batch_size.png").exists()
+
+
+@pytest.mark.slow
+def test_population_based_training_resumes_exactly(tmp_path, stop_at):  # noqa: F811
+    """Its generations are in lineage.csv, and its hyper-parameters in the checkpoint."""
+    words = [*TINY["dqn"], "--seeds", "5", "--learning-rate", "1e-3", "1e-2", "--sweep", "random", "--samples", "1"]
+    words += ["--pbt-every", "320"]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    assert stop_at(107, signal.SIGTERM, [*words, "--out", tmp_path / "run"]) == 128 + signal.SIGTERM
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+    one, two = ((tmp_path / name / "lineage.csv").read_text() for name in ("whole", "run"))
+    assert one == two
+    lines = list(csv.DictReader(one.splitlines()))
+    assert list(lines[0]) == ["generation", "env_steps", "agent", "parent", "score", "learning_rate"]
+    assert len(lines) == 5 * 3  # iterations 83, 103, 123 of 125; the warm-up ends at 63
+    copies = [r for r in lines if r["agent"] != r["parent"]]
+    assert len(copies) == 3
+    before = {r["agent"]: float(r["learning_rate"]) for r in lines[:5]}
+    for r in copies[1:]:
+        assert float(r["learning_rate"]) != pytest.approx(before[r["agent"]], rel=1e-3)
+    a, b = (
+        [without(["seconds"], row) for row in rows(tmp_path / name)] for name in ("whole", "run")
+    )  # fmt: skip
+    assert a == b
+
+
+def test_parts_share_one_compiled_program():
+    (plan,) = plans("--seeds 4")
+    session = Session(RunFolder(Path("run")), [plan], 1)
+    env = envs.make("CartPole-v1")
+    first, second = (session.run(part, env) for part in sweep.waves(plan, 2))
+    assert isinstance(first, Run)
+    assert first.programs is second.programs
+    assert first.plan.seeds == (0, 1)
+    assert second.plan.seeds == (2, 3)
+    assert Hyper(*first.plan.hyper) == plan.hyper
