@@ -107,6 +107,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
 CARTPOLE_PQN = dict(
     total_steps=500_000, updates=32, trace_decay=0.95, learning_rate=1e-3, epsilon_end=0.1, epsilon_steps=100_000.0
 )
+ACROBOT_PQN = dict(total_steps=500_000, updates=32, trace_decay=0.9, learning_rate=1e-3)
 PAIRS: dict[tuple[str, str], dict[str, Any]] = {
     ("CartPole-v1", "munchausen"): dict(n_step=3),
     ("CartPole-v1", "miqn"): dict(n_step=10),
@@ -114,6 +115,9 @@ PAIRS: dict[tuple[str, str], dict[str, Any]] = {
     ("CartPole-v1", "pqn_rnn"): dict(core_size=64, **CARTPOLE_PQN),
     ("CartPole-v1", "apex"): dict(updates=8),
     ("CartPole-v1", "r2d2"): dict(core_size=64, target_period=100),
+    ("Acrobot-v1", "pqn"): ACROBOT_PQN,
+    ("Acrobot-v1", "pqn_rnn"): dict(core_size=64, **ACROBOT_PQN),
+    ("Acrobot-v1", "apex"): dict(updates=8),
 }
 
 
