@@ -21,10 +21,12 @@ from .host.console import ProgressBar, conclude, describe, list_algorithms, show
 from .host.folder import RunFolder, read_metrics
 from .host.options import Options, agents_wanted, parse, plans_of
 from .host.plan import Plan
-from .host.processes import fetch
+from .host.processes import agree, fetch, first, meet, wait_for_all
 from .host.program import Run
 from .host.signals import Interrupted
 from .host.statistics import summary
+
+BESIDE_RESUME = ("--resume", "--devices", "--distributed", "--coordinator", "--num-hosts", "--host-index")
 
 
 def main(arguments: list[str]) -> int:
@@ -33,6 +35,10 @@ def main(arguments: list[str]) -> int:
     split = {"import": time.time() - psutil.Process().create_time()}
     try:
         options = parse(arguments)
+        if options.distributed:
+            devices.split_cpu(devices.number_wanted(options.devices), devices.cores())
+            meet(options.coordinator, options.num_hosts, options.host_index)
+            console.quiet = not first()
         if options.list:
             list_algorithms(console)
             return 0
@@ -49,6 +55,14 @@ def main(arguments: list[str]) -> int:
     except Interrupted as stop:
         console.print(f"stopped at a checkpoint: go on with python -m jdqn.run --resume {session.folder.path}")
         return 128 + stop.signum
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(
+            f"error: another host was lost ({str(error).splitlines()[0]}): start all of them again with "
+            f"--resume {session.folder.path}"
+        )
+        os._exit(1)  # leaving politely would wait for the lost one
     except ConfigError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return 2
@@ -87,17 +101,18 @@ def begin(options: Options) -> Session:
             raise ConfigError("--parallel data trains one agent: leave --seeds at 1 and give every setting one value")
         shards = devices.choose(wanted, jax.device_count(), divides=False)
         plans = [dataclasses.replace(plans[0], shards=shards)]
-    name = f"{options.env}-{options.algo}-s{options.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    (now,) = agree(time.time() // 1)
+    name = f"{options.env}-{options.algo}-s{options.seed}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
     return Session(RunFolder(options.out or Path("runs") / name), plans, wanted)
 
 
 def resume(options: Options, arguments: list[str]) -> Session:
     """The plans of a run that is there."""
     flags = [a.split("=")[0] for a in arguments if a.startswith("--")]
-    if others := [flag for flag in flags if flag not in ("--resume", "--devices")]:
+    if others := [flag for flag in flags if flag not in BESIDE_RESUME]:
         raise ConfigError(
-            f"--resume takes no other flag but --devices, got {others[0]}: the run goes on with the settings in its "
-            "config.json"
+            f"--resume takes no other flag but --devices and those of --distributed, got {others[0]}: the run goes on "
+            "with the settings in its config.json"
         )
     assert options.resume is not None
     folder, wanted = RunFolder.open(options.resume), devices.number_wanted(options.devices)
@@ -134,12 +149,15 @@ def train(console: Console, session: Session, options: Options, split: dict[str,
     if fresh:  # an old run goes only when nothing can be refused any more
         RunFolder.require_new(folder.path, options.overwrite)
         runs[0].compile(fresh=True)
-        RunFolder.create(folder.path, options.overwrite)
-        plans = [plan.to_json() for plan in session.plans]
-        if len(plans) > 1:
-            folder.write_json(folder.parts, {"versions": plans[0]["versions"], "plans": plans})
-        else:
-            folder.write_json(folder.config, plans[0])
+        wait_for_all("nothing is refused")
+        if first():
+            RunFolder.create(folder.path, options.overwrite)
+            plans = [plan.to_json() for plan in session.plans]
+            if len(plans) > 1:
+                folder.write_json(folder.parts, {"versions": plans[0]["versions"], "plans": plans})
+            else:
+                folder.write_json(folder.config, plans[0])
+        wait_for_all("the folder is there")
     results = []
     for k, run in enumerate(runs):
         part = session.folder_of(k)
@@ -149,18 +167,21 @@ def train(console: Console, session: Session, options: Options, split: dict[str,
         if len(runs) > 1:
             console.print(f"part {k + 1} of {len(runs)}: {run.plan.agents} agent(s)")
         results.append(train_part(console, run, part, split, resume=not fresh, alone=len(runs) == 1))
-        if len(runs) > 1:
+        if len(runs) > 1 and first():
             part.write_json(part.result, results[-1])
-    finish(console, session, results, split)
+    if first():
+        finish(console, session, results, split)
+    wait_for_all("finished")
 
 
 def train_part(
     console: Console, run: Run, folder: RunFolder, split: dict[str, float], resume: bool, alone: bool
 ) -> dict[str, Any]:
     """Train and evaluate the agents of one plan; return what its result.json holds."""
-    if not alone and not folder.config.exists():
+    if first() and not alone and not folder.config.exists():
         folder.path.mkdir(exist_ok=True)
         folder.write_json(folder.config, run.plan.to_json())
+    wait_for_all(f"{folder.path} is there")
     checkpoints = Checkpoints(folder.checkpoint)
     try:
         resume = resume and (alone or checkpoints.any())
@@ -188,7 +209,8 @@ def evaluate(run: Run, folder: RunFolder, state, progress, split: dict[str, floa
         plan.env, run.trainer.policy, params, np.array(plan.seeds)[chosen], plan.episodes
     )  # fmt: skip
     evaluated = time.perf_counter()
-    plots.learning_curves({f"{plan.algo} on {plan.task}": read_metrics(folder.metrics)}, folder.curve)
+    if first():
+        plots.learning_curves({f"{plan.algo} on {plan.task}": read_metrics(folder.metrics)}, folder.curve)
     took = {
         "compile": run.compile_seconds,
         "run": progress.seconds,

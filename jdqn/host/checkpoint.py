@@ -10,15 +10,12 @@ import orbax.checkpoint as ocp
 
 from ..config import ConfigError
 from ..types import PyTree
-
-
-def _is_key(x) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+from .processes import is_key
 
 
 def _words(tree: PyTree) -> PyTree:
     """Keys as the numbers that they are."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
 def _to_host(tree: PyTree) -> PyTree:
@@ -35,7 +32,7 @@ def _copy(tree: PyTree) -> PyTree:
 def _to_device(like: PyTree, tree: PyTree) -> PyTree:
     def put(example, x):
         x = jnp.asarray(x)
-        if not _is_key(example):
+        if not is_key(example):
             return x
         impl = jax.random.key_impl(jnp.empty((), example.dtype))  # `example` may be a shape
         return jax.random.wrap_key_data(x, impl=impl)

@@ -51,8 +51,15 @@ def choose(wanted: int | None, parts: int, divides: bool) -> int:
     Raises:
         ConfigError: there are not so many.
     """
-    there = jax.device_count()
+    there = jax.local_device_count()
     if wanted is not None and wanted > there:
         raise ConfigError(f"--devices {wanted}: there are {there} {jax.default_backend()} device(s)")
+    if jax.process_count() > 1:  # no host may be without its part
+        if wanted is not None and wanted != there:
+            raise ConfigError(f"--devices {wanted}: with --distributed every host uses all of its {there} device(s)")
+        number = jax.device_count()
+        if divides and parts % number:
+            raise ConfigError(f"{parts} shards do not divide over {number} devices: start as many hosts as before")
+        return number
     number = min(wanted or there, parts)
     return next(n for n in range(number, 0, -1) if parts % n == 0) if divides else number

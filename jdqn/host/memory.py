@@ -16,7 +16,7 @@ def tree_bytes(tree) -> int:
 
 def available_bytes() -> int:
     """Free bytes of the first device: its own figure, or this machine's memory within its container's limit."""
-    statistics = jax.devices()[0].memory_stats() or {}
+    statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
     free = psutil.virtual_memory().available

@@ -75,12 +75,20 @@ class Options:
     """Agents in one batch (vmap) on a device; 0 for all of them, one after another on a CPU."""
     wave: int = 0
     """Agents in memory together, the others follow in waves; 0 for as many as fit."""
+    distributed: bool = False
+    """Run on several hosts at once: start the same command on each."""
+    coordinator: str | None = None
+    """Address HOST:PORT of the first host; JAX finds it under SLURM, Open MPI and Kubernetes."""
+    num_hosts: int | None = None
+    """How many processes there are, where JAX cannot find out."""
+    host_index: int | None = None
+    """Which of them this is, from 0, where JAX cannot find out."""
     out: Path | None = None
     """Run folder; runs/<env>-<algo>-s<seed>-<time> if not given."""
     overwrite: bool = False
     """Replace a run that is already in the folder."""
     resume: Path | None = None
-    """Go on with the run in this folder; takes no other flag but --devices."""
+    """Go on with the run in this folder; takes no other flag but --devices and those of --distributed."""
     reports: int = 100
     """Rows of metrics.csv per agent, beside the one for the warm-up."""
     episodes: int = 100

@@ -1,4 +1,7 @@
-"""One program on several hosts: who writes, how numbers come together, and that all take the same turn."""
+"""One program on several hosts: how they meet, who writes, how numbers come together, and that all take the same turn.
+
+With one process every function here does the obvious.
+"""
 
 from typing import Any
 
@@ -6,7 +9,28 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ..config import ConfigError
 from ..types import PyTree
+
+LOST_SECONDS = 30  # without a sign of life, a host counts as lost
+
+
+def meet(coordinator: str | None, hosts: int | None, index: int | None) -> None:
+    """Join the other processes of the run, before JAX has started.
+
+    What is None is found by JAX, which knows SLURM, Open MPI, Kubernetes and cloud TPUs.
+
+    Raises:
+        ConfigError: it cannot be found, or the others cannot be reached.
+    """
+    try:
+        jax.distributed.initialize(coordinator, hosts, index, heartbeat_timeout_seconds=LOST_SECONDS)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"--distributed could not join the other hosts ({reason}): outside SLURM, Open MPI and Kubernetes give "
+            "--coordinator HOST:PORT, --num-hosts and --host-index"
+        ) from error
 
 
 def first() -> bool:
@@ -32,3 +56,25 @@ def wait_for_all(name: str) -> None:
     """Return when every process has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def place(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+    """Arrays that every process has whole -> the same, spread over the devices of all."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    leaves, structure = jax.tree.flatten(tree)
+    kinds = [jax.random.key_impl(x) if is_key(x) else None for x in leaves]
+    words = [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
+
+    def whole(words):
+        pairs = zip(words, kinds, strict=True)
+        return jax.tree.unflatten(
+            structure, [x if kind is None else jax.random.wrap_key_data(x, impl=kind) for x, kind in pairs]
+        )
+
+    return jax.jit(whole, out_shardings=sharding)(words)
+
+
+def is_key(x: Any) -> bool:
+    """A typed random key, or an array of them."""
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)

@@ -24,7 +24,7 @@ from .checkpoint import Checkpoints
 from .folder import METRICS, RunFolder, Table
 from .memory import require, total_bytes, tree_bytes
 from .plan import Plan
-from .processes import agree, fetch
+from .processes import agree, fetch, place
 from .signals import CheckpointClock, Interrupted, Signals
 
 HOLDS = 4  # times the state in memory at most: itself, its copy for a checkpoint, and what Orbax makes of that
@@ -102,7 +102,7 @@ class Run:
 
     def _place(self, tree: PyTree) -> PyTree:
         """Put arrays [S, ...] on the devices that their agents live on."""
-        return tree if self.mesh is None else jax.device_put(tree, sharded(self.mesh))
+        return tree if self.mesh is None else place(tree, sharded(self.mesh))
 
     @property
     def replay_bytes(self) -> int:

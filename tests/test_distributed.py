@@ -1,0 +1,103 @@
+"""Two processes on this machine are one run: the same numbers, files written once, and no waiting for the dead."""
+
+import re
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, without
+
+from jdqn.run import main
+
+KINDS = {"population": [], "data": ["--seeds", "1", "--parallel", "data"]}
+LONG = ["--total-steps", "400000", "--reports", "40", "--checkpoint-every", "0.2"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
+        yield
+
+
+def two(arguments) -> list[subprocess.Popen]:
+    """Two hosts of one device each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    meet = ["--distributed", "--coordinator", address, "--num-hosts", "2", "--devices", "1"]
+    return [subprocess_of([*arguments, *meet, "--host-index", str(k)]) for k in range(2)]
+
+
+def finish(children) -> list[tuple[int, str, str]]:
+    """(status, stdout, stderr) of each; none may take for ever."""
+    outputs = [child.communicate(timeout=240) for child in children]
+    return [(child.returncode, *output) for child, output in zip(children, outputs, strict=True)]
+
+
+def alone(kind, path, more=()):
+    """The same run in this process, on two devices."""
+    assert main([*TINY["dqn"], *KINDS[kind], *more, "--devices", "2", "--out", str(path)]) == 0
+    return path
+
+
+def assert_same(ours, theirs):
+    assert [without(["seconds"], row) for row in rows(ours)] == [without(["seconds"], row) for row in rows(theirs)]
+    assert without(SECONDS, result(ours)) == without(SECONDS, result(theirs))
+
+
+@pytest.mark.parametrize("kind", [pytest.param("population", marks=pytest.mark.slow), "data"])
+def test_two_hosts_are_one_run(kind, tmp_path):
+    (first, printed, _), (second, silent, _) = finish(two([*TINY["dqn"], *KINDS[kind], "--out", tmp_path / "run"]))
+    assert (first, second) == (0, 0)
+    assert "2 device(s)" in printed
+    assert "greedy" not in silent  # one of them speaks
+    assert_same(tmp_path / "run", alone(kind, tmp_path / "alone"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_stopped_on_two_hosts_and_resumed_on_one(kind, tmp_path):
+    """A signal to either stops both at the same iteration; Orbax's shards are put together again."""
+    path, long = tmp_path / "run", [*TINY["dqn"], *KINDS[kind], *LONG]
+    children = two([*long, "--out", path])
+    until = time.monotonic() + 200
+    while time.monotonic() < until and not (path / "metrics.csv").exists():
+        time.sleep(0.05)
+    time.sleep(1)
+    children[1].send_signal(signal.SIGTERM)
+    for status, _, _ in finish(children):
+        assert status == 128 + signal.SIGTERM
+    assert not (path / "result.json").exists()
+    assert main(["--resume", str(path), "--devices", "2"]) == 0
+    assert_same(path, alone(kind, tmp_path / "alone", LONG))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "victim"), [("data", 1), ("population", 0)])
+def test_a_lost_host_is_an_error_and_no_hang(kind, victim, tmp_path):
+    """The other one says so and ends; both start again from the last checkpoint."""
+    path, long = tmp_path / "run", [*TINY["dqn"], *KINDS[kind], *LONG]
+    children = two([*long, "--out", path])
+    until = time.monotonic() + 200
+    while time.monotonic() < until and not list(path.glob("checkpoint/*/commit_success.txt")):
+        time.sleep(0.05)
+    children[victim].kill()
+    began = time.monotonic()
+    found = finish(children)
+    assert time.monotonic() - began < 90
+    status, _, said = found[1 - victim]
+    assert status != 0
+    assert re.search("another host was lost|JAX distributed service", said), said
+    for status, _, _ in finish(two(["--resume", path])):
+        assert status == 0
+    assert_same(path, alone(kind, tmp_path / "alone", LONG))
+
+
+def test_hosts_that_cannot_meet(capsys):
+    assert main(["--distributed"]) == 2
+    said = capsys.readouterr().err
+    assert "--distributed could not join the other hosts" in said
+    assert "give --coordinator HOST:PORT, --num-hosts and --host-index" in said
+    assert said.count("\n") == 1
