@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,28 @@ def main(arguments: list[str]) -> int:
     except Interrupted as stop:
         console.print(f"stopped at a checkpoint: go on with python -m jdqn.run --resume {session.folder.path}")
         return 128 + stop.signum
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(
-            f"error: another host was lost ({str(error).splitlines()[0]}): start all of them again with "
-            f"--resume {session.folder.path}"
-        )
-        os._exit(1)  # leaving politely would wait for the lost one
     except ConfigError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return 2
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        leave_the_others(error, session.folder)
+        return 1
+
+
+def leave_the_others(error: Exception, folder: RunFolder) -> None:
+    """End this process of several, at once: leaving politely would wait for a host that may be lost."""
+    if not isinstance(error, jax.errors.JaxRuntimeError):
+        traceback.print_exception(error)
+    reason = (str(error).strip() or repr(error)).splitlines()[0]
+    print(
+        f"error: this host is out of step, probably because another host was lost ({reason}): start all of them again "
+        f"with --resume {folder.path}",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 @dataclasses.dataclass
@@ -191,9 +203,12 @@ def train_part(
         console.print(f"compiled in {run.compile_seconds:.1f} s; writing to {folder.path}")
         with ProgressBar(console, run) as show:
             state, progress = run.train(folder, checkpoints, resume, show)
-        return evaluate(run, folder, state, progress, split)
-    finally:
+        result = evaluate(run, folder, state, progress, split)
+    except (ConfigError, Interrupted, KeyboardInterrupt):
         checkpoints.close()
+        raise
+    checkpoints.close()  # after any other exception it might wait for a host that was lost
+    return result
 
 
 def evaluate(run: Run, folder: RunFolder, state, progress, split: dict[str, float]) -> dict[str, Any]:

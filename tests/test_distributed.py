@@ -12,7 +12,8 @@ from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, 
 from jdqn.run import main
 
 KINDS = {"population": [], "data": ["--seeds", "1", "--parallel", "data"]}
-LONG = ["--total-steps", "400000", "--reports", "40", "--checkpoint-every", "0.2"]
+LONG = ["--reports", "40", "--checkpoint-every", "1", "--total-steps"]
+STEPS = {"population": "400000", "data": "40000"}  # the latter sends something with every update
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,7 +61,7 @@ def test_two_hosts_are_one_run(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_on_two_hosts_and_resumed_on_one(kind, tmp_path):
     """A signal to either stops both at the same iteration; Orbax's shards are put together again."""
-    path, long = tmp_path / "run", [*TINY["dqn"], *KINDS[kind], *LONG]
+    path, long = tmp_path / "run", [*TINY["dqn"], *KINDS[kind], *LONG, STEPS[kind]]
     children = two([*long, "--out", path])
     until = time.monotonic() + 200
     while time.monotonic() < until and not (path / "metrics.csv").exists():
@@ -71,14 +72,14 @@ def test_stopped_on_two_hosts_and_resumed_on_one(kind, tmp_path):
         assert status == 128 + signal.SIGTERM
     assert not (path / "result.json").exists()
     assert main(["--resume", str(path), "--devices", "2"]) == 0
-    assert_same(path, alone(kind, tmp_path / "alone", LONG))
+    assert_same(path, alone(kind, tmp_path / "alone", [*LONG, STEPS[kind]]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "victim"), [("data", 1), ("population", 0)])
 def test_a_lost_host_is_an_error_and_no_hang(kind, victim, tmp_path):
     """The other one says so and ends; both start again from the last checkpoint."""
-    path, long = tmp_path / "run", [*TINY["dqn"], *KINDS[kind], *LONG]
+    path, long = tmp_path / "run", [*TINY["dqn"], *KINDS[kind], *LONG, STEPS[kind]]
     children = two([*long, "--out", path])
     until = time.monotonic() + 200
     while time.monotonic() < until and not list(path.glob("checkpoint/*/commit_success.txt")):
@@ -92,7 +93,7 @@ def test_a_lost_host_is_an_error_and_no_hang(kind, victim, tmp_path):
     assert re.search("another host was lost|JAX distributed service", said), said
     for status, _, _ in finish(two(["--resume", path])):
         assert status == 0
-    assert_same(path, alone(kind, tmp_path / "alone", LONG))
+    assert_same(path, alone(kind, tmp_path / "alone", [*LONG, STEPS[kind]]))
 
 
 def test_hosts_that_cannot_meet(capsys):
