@@ -14,12 +14,25 @@ from .heads import Quantiles
 from .types import Array, PyTree
 
 
+def times(x: Array, kernel: Array) -> Array:
+    """x [..., F] times kernel [F, G], as one matrix product of two matrices.
+
+    A CPU computes the gradient for the kernel two to three times faster so than over several axes.
+    """
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def Dense(features: int, **fields) -> nn.Dense:
+    """`nn.Dense` that multiplies by `times`."""
+    return nn.Dense(features, dot_general=lambda x, kernel, *_, **__: times(x, kernel), **fields)
+
+
 class MLP(nn.Module):
     """Dense layers with ReLU, after a LayerNorm if asked for, on [..., F]."""
 
     sizes: tuple[int, ...]
     layer_norm: bool = False
-    dense: Callable[[int], nn.Module] = nn.Dense
+    dense: Callable[[int], nn.Module] = Dense
 
     @nn.compact
     def __call__(self, x):
@@ -122,7 +135,7 @@ class NoisyDense(nn.Module):
             return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
         spread = nn.initializers.constant(self.sigma * bound)
-        out = x @ self.param("kernel", uniform, (inputs, self.features))
+        out = times(x, self.param("kernel", uniform, (inputs, self.features)))
         out += self.param("bias", uniform, (self.features,))
         kernel_spread = self.param("kernel_spread", spread, (inputs, self.features))
         bias_spread = self.param("bias_spread", spread, (self.features,))
@@ -135,7 +148,7 @@ class NoisyDense(nn.Module):
             for e in (jax.random.normal(k_in, (*rows, inputs)), jax.random.normal(k_out, (*rows, self.features)))
         )
         # The noisy kernel is spread_ij e_i e_j: scaling inputs and outputs spares making one kernel per row.
-        return out + ((x * noise_in) @ kernel_spread + bias_spread) * noise_out
+        return out + (times(x * noise_in, kernel_spread) + bias_spread) * noise_out
 
 
 class Stream(nn.Module):
@@ -144,7 +157,7 @@ class Stream(nn.Module):
     hidden: int
     features: int
     layer_norm: bool = False
-    dense: Callable[[int], nn.Module] = nn.Dense
+    dense: Callable[[int], nn.Module] = Dense
 
     @nn.compact
     def __call__(self, x):
@@ -159,7 +172,7 @@ class Plain(nn.Module):
     actions: int
     size: int
     layer_norm: bool = False
-    dense: Callable[[int], nn.Module] = nn.Dense
+    dense: Callable[[int], nn.Module] = Dense
 
     @nn.compact
     def __call__(self, x):
@@ -174,7 +187,7 @@ class Dueling(nn.Module):
     actions: int
     size: int
     layer_norm: bool = False
-    dense: Callable[[int], nn.Module] = nn.Dense
+    dense: Callable[[int], nn.Module] = Dense
 
     @nn.compact
     def __call__(self, x):
@@ -220,7 +233,7 @@ class AtFractions(nn.Module):
     @nn.compact
     def __call__(self, x: Array, fraction: Array) -> Array:  # [T, B, F], [T, B, N] -> [T, B, A, N]
         embedded = cos_pi(jnp.arange(self.cosines) * fraction[..., None])
-        features = x[..., None, :] * nn.relu(nn.Dense(x.shape[-1])(embedded))  # [T, B, N, F]
+        features = x[..., None, :] * nn.relu(Dense(x.shape[-1])(embedded))  # [T, B, N, F]
         return self.last(features)[..., 0].swapaxes(-1, -2)
 
 
@@ -255,7 +268,7 @@ class ProposedQuantiles(nn.Module):
     @nn.compact
     def __call__(self, x):
         features = jax.lax.stop_gradient(x)
-        share = jax.nn.softmax(self.rate * nn.Dense(self.samples)(features))
+        share = jax.nn.softmax(self.rate * Dense(self.samples)(features))
         edge = jnp.cumsum(share, -1)[..., :-1]  # [T, B, N - 1] between the fractions
         fixed = jax.lax.stop_gradient(share)
         middle = jnp.cumsum(fixed, -1) - fixed / 2

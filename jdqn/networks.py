@@ -120,7 +120,7 @@ def q_network(
     if kind == "tabular":
         return from_module(QNetwork(modules.MLP(()), None, modules.Table(num_actions, head.size)))
     *torso_sizes, hidden = hidden_sizes or (0,)
-    dense = functools.partial(modules.NoisyDense, apart=noise_apart) if noisy else nn.Dense
+    dense = functools.partial(modules.NoisyDense, apart=noise_apart) if noisy else modules.Dense
     last = (modules.Dueling if dueling else modules.Plain)(hidden, num_actions, head.size, layer_norm, dense)
     if fractions != "fixed":
         kinds = {"sampled": modules.ImplicitQuantiles, "proposed": modules.ProposedQuantiles}

@@ -19,3 +19,15 @@ def test_replay(monkeypatch, capsys):
     assert all(0 < r["min_us"] <= r["median_us"] <= r["max_us"] for r in records)
     nodes = 4 * 85 + 1
     assert [r["state_bytes"] for r in records] == [256 * 26 + 4 * nodes + 4, 256 * 410]
+
+
+def test_population(monkeypatch, capsys):
+    """Tiny; both ways make real steps."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+    from benchmarks import population
+
+    records = population.main(["--tiny", "--agents", "2", "--repetitions", "2", "--seconds", "0.01"])
+    assert [(r["way"], r["agents"]) for r in records] == [("jdqn", 2), ("one vmap", 2)]
+    assert all(r["steps_per_second"] > 0 for r in records)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [line["way"] for line in lines] == ["jdqn", "one vmap"]

@@ -48,7 +48,7 @@ def assert_same(ours, theirs):
     assert without(SECONDS, result(ours)) == without(SECONDS, result(theirs))
 
 
-@pytest.mark.parametrize("kind", [pytest.param("population", marks=pytest.mark.slow), "data"])
+@pytest.mark.parametrize("kind", [pytest.param("population", marks=pytest.mark.nightly), "data"])
 def test_two_hosts_are_one_run(kind, tmp_path):
     (first, printed, _), (second, silent, _) = finish(two([*TINY["dqn"], *KINDS[kind], "--out", tmp_path / "run"]))
     assert (first, second) == (0, 0)
@@ -57,7 +57,7 @@ def test_two_hosts_are_one_run(kind, tmp_path):
     assert_same(tmp_path / "run", alone(kind, tmp_path / "alone"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_on_two_hosts_and_resumed_on_one(kind, tmp_path):
     """A signal to either stops both at the same iteration; Orbax's shards are put together again."""
@@ -75,7 +75,7 @@ def test_stopped_on_two_hosts_and_resumed_on_one(kind, tmp_path):
     assert_same(path, alone(kind, tmp_path / "alone", [*LONG, STEPS[kind]]))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("kind", "victim"), [("data", 1), ("population", 0)])
 def test_a_lost_host_is_an_error_and_no_hang(kind, victim, tmp_path):
     """The other one says so and ends; both start again from the last checkpoint."""

@@ -40,7 +40,7 @@ def spread(population, devices):
     return parallel.over_devices(population, parallel.device_mesh(devices)) if devices else population
 
 
-@pytest.mark.parametrize("devices", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4))])
+@pytest.mark.parametrize("devices", [2, *(pytest.param(n, marks=pytest.mark.nightly) for n in (0, 4))])
 def test_an_agent_has_the_bits_that_it_has_alone(devices):
     """Seeds and learning rates differ; one agent at a time, on one device or several."""
     trainer, hyper = make()
@@ -55,7 +55,7 @@ def test_an_agent_has_the_bits_that_it_has_alone(devices):
     assert not np.array_equal(agent(together.learner, 0)[0], agent(together.learner, 1)[0])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_64_agents_are_64_agents_after_a_thousand_updates():
     """Bit for bit with one agent at a time; under vmap the same actions in the same worlds, to the rounding."""
     trainer, hyper = make()
@@ -90,7 +90,7 @@ def compiled(population, agents, hyper):
     return program, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state, sums)))
 
 
-@pytest.mark.parametrize("at_once", [1, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("at_once", [1, pytest.param(64, marks=pytest.mark.nightly)])
 def test_a_population_takes_the_memory_of_its_agents(at_once):
     """Within 5 %, all that the program allocates included, for agents of half a megabyte."""
     trainer, hyper = make(replay_size=32_768)

@@ -99,10 +99,10 @@ def run(algorithm, axes, devices, iterations=30, **settings):
     return config, advance(state, hyper, sums, trainer.num_warm_up, iterations)
 
 
-FAMILY = ["per", "pqn", "r2d2", "bootstrapped", "rainbow", "iqn"]
+FAMILY = ["dqn", "pqn", "r2d2", "bootstrapped", "rainbow", "iqn"]
 
 
-@pytest.mark.parametrize("algorithm", ["dqn", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILY)])
+@pytest.mark.parametrize("algorithm", ["per", *(pytest.param(name, marks=pytest.mark.nightly) for name in FAMILY)])
 def test_shards_stay_together_and_see_different_worlds(algorithm):
     """One network, four replays; the same wherever the shards lie."""
     more = dict(r2d2=dict(burn_in=2, unroll_length=4, n_step=2), pqn=dict(warm_up_steps=0), rainbow=dict(n_step=2))

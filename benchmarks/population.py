@@ -1,0 +1,155 @@
+"""Agent-steps per second against the number of agents, in three ways.
+
+    python -m benchmarks.population [--agents 1 2 4 ... 1024] [--repetitions 5] [--seconds 2] [--tiny]
+    python -m benchmarks.population --purejaxrl CHECKOUT --peer-python PYTHON    # whole runs beside PureJaxRL's vmap
+
+The work is CartPole with PureJaxRL's hyper-parameters: 10 environments, batch 128, a 120-84 MLP, one update per ten
+steps, a replay of 10,000. `jdqn` is what the program does: agents shared out over the devices, and on a CPU one after
+another on each, which has a device for every core. `one vmap` is the same population as one batch on one device.
+Steps are environment ticks.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+import jdqn
+from jdqn import parallel
+from jdqn.host import devices
+from jdqn.host.memory import tree_bytes
+
+from .common import seconds, tell
+
+SETTINGS = dict(
+    total_steps=500_000, num_envs=10, rollout_length=1, updates=1, batch_size=128, hidden_sizes=(120, 84),
+    replay_size=10_000, warm_up_steps=10_000, learning_rate=2.5e-4, target_period=50, epsilon_steps=250_000.0,
+)  # fmt: skip
+TINY = SETTINGS | dict(replay_size=400, warm_up_steps=200, hidden_sizes=(8,))
+COLUMNS = {
+    "way": "", "agents": ",", "devices": "", "steps_per_second": ",.0f", "times_one_agent": ".2f", "spread": "",
+    "microseconds_per_agent_iteration": ".0f", "bytes_per_agent": ",", "compile_seconds": ".1f",
+}  # fmt: skip
+
+
+def make(settings: dict) -> tuple[jdqn.Trainer, jdqn.Hyper]:
+    config, hyper = jdqn.preset("dqn", "", **settings)
+    return jdqn.build(config, jdqn.envs.make("CartPole-v1")), hyper
+
+
+def population(trainer: jdqn.Trainer, way: str, agents: int) -> tuple[jdqn.Population, int]:
+    """(population, devices it runs on)."""
+    if way == "one vmap":
+        return parallel.over_agents(trainer, agents), 1
+    number = devices.choose(None, agents, divides=True)
+    made = parallel.over_agents(trainer)
+    return (parallel.over_devices(made, parallel.device_mesh(number)) if number > 1 else made), number
+
+
+def measure(trainer, hyper, way: str, agents: int, repetitions: int, target: float) -> dict:
+    """A record of the learning phase; a call takes about `target` seconds."""
+    made, number = population(trainer, way, agents)
+    keys = jax.vmap(jax.random.key)(jnp.arange(agents))
+    if number > 1:
+        keys = jax.device_put(keys, parallel.sharded(parallel.device_mesh(number)))
+    state, sums = jax.jit(made.start)(keys, hyper)
+    size = tree_bytes(state)
+    i = jax.ShapeDtypeStruct((), jnp.int32)
+    began = time.perf_counter()
+    program = jax.jit(made.advance, donate_argnums=0).lower(state, hyper, sums, i, i).compile()
+    compiled = time.perf_counter() - began
+    held = {"state": state, "sums": sums, "now": trainer.num_warm_up}
+
+    def go(iterations):
+        start, held["now"] = held["now"], held["now"] + iterations
+        held["state"], held["sums"] = program(
+            held["state"], hyper, held["sums"], jnp.int32(start), jnp.int32(held["now"])
+        )
+        return held["sums"]
+
+    jax.block_until_ready(go(5))
+    began = time.perf_counter()
+    jax.block_until_ready(go(20))
+    iterations = max(20, round(20 * target / (time.perf_counter() - began)))
+    took = seconds(lambda: go(iterations), repetitions)
+    rate = agents * iterations * trainer.ticks / took["seconds"]
+    low, high = (agents * iterations * trainer.ticks / took[name] for name in ("max_seconds", "min_seconds"))
+    return dict(
+        way=way,
+        agents=agents,
+        devices=number,
+        steps_per_second=rate,
+        spread=f"{low:,.0f} to {high:,.0f}",
+        microseconds_per_agent_iteration=1e6 * took["seconds"] / iterations / agents,
+        bytes_per_agent=size // agents,
+        compile_seconds=compiled,
+    )
+
+
+def beside_purejaxrl(checkout: Path, python: str, agents: list[int], repetitions: int) -> list[dict]:
+    """Whole runs from the first step on, warm-up included, in turns: PureJaxRL's and ours of the same length."""
+    records = []
+    for number in agents:
+        steps = 200_000 if number < 8 else 50_000
+        script = Path(__file__).parent / "peers" / "purejaxrl_dqn.py"
+        command = [python, str(script), str(checkout), str(number), str(steps), str(repetitions)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        theirs = json.loads(out.splitlines()[-1])
+        trainer, hyper = make(SETTINGS | dict(total_steps=steps))
+        made, used = population(trainer, "jdqn", number)
+        keys = jax.vmap(jax.random.key)(jnp.arange(number))
+        if used > 1:
+            keys = jax.device_put(keys, parallel.sharded(parallel.device_mesh(used)))
+        start, advance = jax.jit(made.start), jax.jit(made.advance, donate_argnums=0)
+        last = -(-steps // trainer.ticks)
+
+        def run(start=start, advance=advance, keys=keys, hyper=hyper, trainer=trainer, last=last):
+            state, sums = start(keys, hyper)
+            return advance(state, hyper, sums, jnp.int32(trainer.num_warm_up), jnp.int32(last))[1]
+
+        ours = dict(
+            library="jdqn", agents=number, steps=steps, updates=last - trainer.num_warm_up, **seconds(run, repetitions)
+        )
+        for record in (theirs, ours):
+            rate = number * steps / record["seconds"]
+            records.append(record | dict(steps_per_second=rate, times=theirs["seconds"] / record["seconds"]))
+    return records
+
+
+def main(arguments: list[str] | None = None) -> list[dict]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.population", description=__doc__.splitlines()[0])
+    parser.add_argument("--agents", type=int, nargs="+", default=[2**k for k in range(11)])
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a timed call")
+    parser.add_argument("--tiny", action="store_true", help="small agents, to see whether it runs")
+    parser.add_argument("--purejaxrl", type=Path, help="a checkout of PureJaxRL")
+    parser.add_argument("--peer-python", default=sys.executable, help="a Python with PureJaxRL's dependencies")
+    options = parser.parse_args(arguments)
+    devices.split_cpu(None, devices.cores())
+    if options.purejaxrl:
+        records = beside_purejaxrl(options.purejaxrl, options.peer_python, options.agents, options.repetitions)
+        columns = {
+            "library": "", "agents": ",", "steps": ",", "updates": ",", "seconds": ".2f", "min_seconds": ".2f",
+            "max_seconds": ".2f", "steps_per_second": ",.0f", "times": ".2f",
+        }  # fmt: skip
+        tell("Whole runs, CartPole, PureJaxRL's hyper-parameters", records, columns)
+        return records
+    trainer, hyper = make(TINY if options.tiny else SETTINGS)
+    records = []
+    for agents in options.agents:
+        for way in ("jdqn", "one vmap"):
+            records.append(measure(trainer, hyper, way, agents, options.repetitions, options.seconds))
+            one = next(r for r in records if r["way"] == "jdqn")["steps_per_second"]
+            records[-1]["times_one_agent"] = records[-1]["steps_per_second"] / one
+            print(json.dumps(records[-1]), file=sys.stderr, flush=True)
+    tell("Agents, CartPole, PureJaxRL's hyper-parameters", records, COLUMNS)
+    return records
+
+
+if __name__ == "__main__":
+    main()
