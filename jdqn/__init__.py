@@ -11,8 +11,9 @@ from .build import build
 from .config import Config, ConfigError, Hyper, total_iterations
 from .envs import Env, Step
 from .evaluate import Evaluation, evaluate
-from .parallel import Population, over_agents
+from .parallel import Population, device_mesh, over_agents, over_devices, over_shards
 from .presets import ALGORITHMS, preset
+from .shards import Shards
 from .trainer import Metrics, State, Trainer, advance, train
 from .types import Atoms, Row, Sample
 from .version import __version__
@@ -29,15 +30,19 @@ __all__ = [
     "Population",
     "Row",
     "Sample",
+    "Shards",
     "State",
     "Step",
     "Trainer",
     "__version__",
     "advance",
     "build",
+    "device_mesh",
     "envs",
     "evaluate",
     "over_agents",
+    "over_devices",
+    "over_shards",
     "preset",
     "total_iterations",
     "train",

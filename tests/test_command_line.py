@@ -54,7 +54,7 @@ REFUSED = {
     "reports": ("--reports 0", "--reports must be"),
     "checkpoint_every": ("--checkpoint-every 0", "--checkpoint-every must be"),
     "warm_up": ("--total-steps 2000 --warm-up-steps 5000", "raise total_steps or lower warm_up_steps"),
-    "memory": ("--replay-size 2000000000 --seeds 64", "208,000,"),  # 4 x 2e9 x 26 bytes and the little rest
+    "memory": ("--replay-size 2000000000 --seeds 64 --devices 1", "208,000,"),  # 4 x 2e9 x 26 bytes and the little rest
     "parameters": ("--hidden-sizes 1000000 1000000", "64,000,5"),
     "filled": ("--out {tmp}/filled", "is not empty"),
     "no_run": ("--out {tmp}/filled --overwrite", "holds no run"),
