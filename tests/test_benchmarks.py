@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def test_replay(monkeypatch, capsys):
     """Tiny, and as it is where flashbax is not installed."""
@@ -21,6 +23,7 @@ def test_replay(monkeypatch, capsys):
     assert [r["state_bytes"] for r in records] == [256 * 26 + 4 * nodes + 4, 256 * 410]
 
 
+@pytest.mark.nightly
 def test_population(monkeypatch, capsys):
     """Tiny; both ways make real steps."""
     monkeypatch.syspath_prepend(Path(__file__).parent.parent)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jdqn
-from jdqn.run import parse
+from jdqn import heads, networks
+from jdqn.host.options import parse
 
 ROOT = Path(__file__).parent.parent
 
@@ -59,3 +60,25 @@ def test_the_commands_stand_at_the_top_of_the_readme():
     assert train.endswith("-m jdqn.run --env CartPole-v1")
     assert "\n" not in test
     assert test.endswith(".venv/bin/pytest")
+
+
+NETWORKS = {
+    "CartPole, 120-84 MLP": ((4,), 2, (120, 84)),
+    "MinAtar Breakout, 16 filters and 128 units": ((10, 10, 4), 3, (128,)),
+    "Atari, Nature CNN, 4 actions": ((84, 84, 4), 4, (512,)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_bytes_of_scaling_are_those_of_the_networks(name):
+    """Gradients in a ring: each device sends 2 (n - 1) / n times all parameters."""
+    shape, actions, sizes = NETWORKS[name]
+    network = networks.q_network("auto", shape, actions, heads.scalar(), hidden_sizes=sizes)
+    params = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32))
+    count = sum(x.size for x in jax.tree.leaves(params))
+    cells = re.search(rf"^\| {name} \| (.*) \|$", (ROOT / "docs/scaling.md").read_text(), re.M)[1].split(" | ")
+    assert cells[0] == f"{count:,}"
+    for devices, cell in zip((8, 64, 512), cells[1:], strict=True):
+        number, unit = cell.split()
+        told = float(number) * {"kB": 1e3, "MB": 1e6}[unit]
+        assert told == pytest.approx(2 * (devices - 1) / devices * 4 * count, rel=0.01)

@@ -71,6 +71,7 @@ def test_64_agents_are_64_agents_after_a_thousand_updates():
             np.testing.assert_allclose(a, c, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.nightly
 def test_groups_go_one_after_another():
     """A size that does not divide the population becomes one that does."""
     trainer, hyper = make()

@@ -126,7 +126,7 @@ def test_the_compiled_program_never_copies_the_replay(algorithm, agents, updates
     """Ring and tree are written in place: the program's scratch memory does not grow with them, also under vmap."""
     env = jdqn.envs.make("CartPole-v1")
     config, hyper = jdqn.preset(algorithm, "", replay_size=2**20, num_envs=4, updates=updates, hidden_sizes=(16,))
-    population = parallel.over_agents(jdqn.build(config, env))
+    population = parallel.over_agents(jdqn.build(config, env), agents)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), agents))
     state, sums = jax.eval_shape(lambda k: population.start(k, hyper), keys)
     i = jax.ShapeDtypeStruct((), jnp.int32)

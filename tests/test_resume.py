@@ -190,7 +190,7 @@ def test_every_launch_may_be_a_checkpoint(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_kill_9(tmp_path):
     """The process gets no chance to tidy up, and may have been in the middle of writing."""
-    arguments = [*TINY["q_learning"], "--total-steps", "200000", "--reports", "200", "--checkpoint-every", "0.05"]
+    arguments = [*TINY["q_learning"], "--total-steps", "60000", "--reports", "60", "--checkpoint-every", "0.05"]
     reference, path = tmp_path / "reference", tmp_path / "run"
     child = subprocess_of([*arguments, "--out", reference])
     child.communicate()
