@@ -192,3 +192,30 @@ def test_a_policy_that_sees_frames_forgets_them_with_its_carry():
     shown = [np.asarray(x)[0].tolist() for x in seen]
     assert shown == [[0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 2, 2], [1, 1, 2, 2, 3, 3], [0, 0, 0, 0, 4, 4]]
     assert policy.kept(carry) == ()
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        ((10, 10), (3, 3), 1, "VALID"),
+        ((20, 17), (8, 8), 4, "VALID"),
+        ((9, 12), (3, 3), 1, "SAME"),
+        ((9, 8), (4, 3), 2, "SAME"),
+    ],
+)
+def test_a_convolution_by_patches_is_a_convolution(size, kernel, stride, padding):
+    """Value and both gradients against XLA's own."""
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(3, *size, 2)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(*kernel, 2, 5)), jnp.float32)
+
+    def theirs(x, k):
+        return jax.lax.conv_general_dilated(x, k, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def ours(x, k):
+        return modules.convolve(x, k, (stride, stride), padding)
+
+    np.testing.assert_allclose(ours(images, weights), theirs(images, weights), rtol=1e-4, atol=1e-4)
+    gradients = [jax.grad(lambda x, k, f=f: jnp.sin(f(x, k)).sum(), (0, 1))(images, weights) for f in (ours, theirs)]
+    for a, b in zip(*gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
