@@ -27,7 +27,7 @@ def Dense(features: int, **fields) -> nn.Dense:
     return nn.Dense(features, dot_general=lambda x, kernel, *_, **__: times(x, kernel), **fields)
 
 
-def convolve(images: Array, kernel: Array, strides, padding, *_, **__) -> Array:
+def convolve(images: Array, kernel: Array, strides, padding, *args, **fields) -> Array:
     """A convolution [N, H, W, C] with [h, w, C, F] as one product of its patches with the kernel.
 
     XLA computes the gradient for the kernel forty to seventy times slower on a CPU (10 x 10 images, batch 512).
