@@ -1,4 +1,4 @@
-"""Agent-steps per second against the number of agents, in three ways.
+"""Agent-steps per second against the number of agents, in two ways.
 
     python -m benchmarks.population [--agents 1 2 4 ... 1024] [--repetitions 5] [--seconds 2] [--tiny]
     python -m benchmarks.population --purejaxrl CHECKOUT --peer-python PYTHON    # whole runs beside PureJaxRL's vmap

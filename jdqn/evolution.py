@@ -51,7 +51,7 @@ def exploit(key: Key, score: Array, fraction: float = 0.2) -> Array:
     number = max(1, int(agents * fraction))
     order = jnp.argsort(jnp.where(jnp.isnan(score), -jnp.inf, score))
     best = jax.random.choice(key, order[agents - number :], (number,))
-    return jnp.arange(agents).at[order[:number]].set(best if agents > 1 else order[:number])
+    return jnp.arange(agents).at[order[:number]].set(best)
 
 
 def inherit(state: State, parents: Array, replay: bool = False) -> State:

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from . import modules
+from . import modules, products
 from .config import ConfigError
 from .heads import Head
 from .replay import join_frames
@@ -120,7 +120,7 @@ def q_network(
     if kind == "tabular":
         return from_module(QNetwork(modules.MLP(()), None, modules.Table(num_actions, head.size)))
     *torso_sizes, hidden = hidden_sizes or (0,)
-    dense = functools.partial(modules.NoisyDense, apart=noise_apart) if noisy else modules.Dense
+    dense = functools.partial(modules.NoisyDense, apart=noise_apart) if noisy else products.Dense
     last = (modules.Dueling if dueling else modules.Plain)(hidden, num_actions, head.size, layer_norm, dense)
     if fractions != "fixed":
         kinds = {"sampled": modules.ImplicitQuantiles, "proposed": modules.ProposedQuantiles}

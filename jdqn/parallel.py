@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .config import Hyper
+from .keys import from_words, to_words
 from .learner import LearnMetrics
 from .shards import AGENTS, DEVICES
 from .trainer import Metrics, State, Trainer
@@ -184,26 +185,11 @@ def _replace_each(function: Callable, size: int) -> Callable:
             new = new[None] if size == 1 else new
             return jax.lax.dynamic_update_slice_in_dim(old, new, k * size, 0)
 
+        # To JAX's key checker a slice of keys has used up all of them, so the loop carries words.
         def group(k, words):
-            new = over(*_keys(pick(k, words), changed), *pick(k, read))
-            return jax.tree.map(lambda n, o: put(k, n, o), _words(new), words)
+            new = over(*from_words(pick(k, words), changed), *pick(k, read))
+            return jax.tree.map(lambda n, o: put(k, n, o), to_words(new), words)
 
-        return _keys(jax.lax.fori_loop(0, agents // size, group, _words(changed)), changed)
+        return from_words(jax.lax.fori_loop(0, agents // size, group, to_words(changed)), changed)
 
     return run
-
-
-def _words(tree: PyTree) -> PyTree:
-    """Random keys as the numbers that they are: to JAX's key checker, a slice of keys has used up all of them."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
-
-
-def _keys(words: PyTree, like: PyTree) -> PyTree:
-    def wrap(x, like):
-        return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if _is_key(like) else x
-
-    return jax.tree.map(wrap, words, like)
-
-
-def _is_key(x: Array) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)

@@ -48,7 +48,14 @@ def main(arguments: list[str]) -> int:
         if options.resume and session.folder.result.exists():
             console.print(f"{session.folder.path} is finished: see {session.folder.result}")
             return 0
-        train(console, session, options, split)
+        try:
+            train(console, session, options, split)
+        except (ConfigError, Interrupted):
+            raise
+        except Exception as error:
+            if jax.process_count() == 1:
+                raise
+            leave_the_others(error, session.folder)
         return 0
     except KeyboardInterrupt:
         console.print("stopped; if the run has a checkpoint, --resume goes on from there")
@@ -59,11 +66,6 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return 2
-    except Exception as error:
-        if jax.process_count() == 1:
-            raise
-        leave_the_others(error, session.folder)
-        return 1
 
 
 def leave_the_others(error: Exception, folder: RunFolder) -> None:

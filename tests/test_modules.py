@@ -7,7 +7,7 @@ import oracles_family as family
 import pytest
 from flax import linen as nn
 
-from jdqn import heads, modules, networks
+from jdqn import heads, modules, networks, products
 
 T, B, F = 2, 3, 6
 
@@ -213,7 +213,7 @@ def test_a_convolution_by_patches_is_a_convolution(size, kernel, stride, padding
         return jax.lax.conv_general_dilated(x, k, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     def ours(x, k):
-        return modules.convolve(x, k, (stride, stride), padding)
+        return products.convolve(x, k, (stride, stride), padding)
 
     np.testing.assert_allclose(ours(images, weights), theirs(images, weights), rtol=1e-4, atol=1e-4)
     gradients = [jax.grad(lambda x, k, f=f: jnp.sin(f(x, k)).sum(), (0, 1))(images, weights) for f in (ours, theirs)]

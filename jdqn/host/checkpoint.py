@@ -9,35 +9,19 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ..config import ConfigError
+from ..keys import from_words, to_words
 from ..types import PyTree
-from .processes import is_key
-
-
-def _words(tree: PyTree) -> PyTree:
-    """Keys as the numbers that they are."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
 def _to_host(tree: PyTree) -> PyTree:
     """A copy that later, donated steps cannot touch."""
-    return jax.tree.map(np.array, _words(tree))
+    return jax.tree.map(np.array, to_words(tree))
 
 
 @jax.jit
 def _copy(tree: PyTree) -> PyTree:
     """The same where no process has all of it: each keeps, and writes, what lies on its devices."""
-    return jax.tree.map(jnp.copy, _words(tree))
-
-
-def _to_device(like: PyTree, tree: PyTree) -> PyTree:
-    def put(example, x):
-        x = jnp.asarray(x)
-        if not is_key(example):
-            return x
-        impl = jax.random.key_impl(jnp.empty((), example.dtype))  # `example` may be a shape
-        return jax.random.wrap_key_data(x, impl=impl)
-
-    return jax.tree.map(put, like, tree)
+    return jax.tree.map(jnp.copy, to_words(tree))
 
 
 class Checkpoints:
@@ -89,10 +73,11 @@ class Checkpoints:
         Raises:
             ConfigError: there is no checkpoint.
         """
-        raw = jax.eval_shape(_words, like)
+        raw = jax.eval_shape(to_words, like)
         template = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), raw)  # takes no memory
         args = ocp.args.Composite(state=ocp.args.StandardRestore(template))
-        return _to_device(like, self._manager.restore(self.newest(), args=args).state)
+        words = jax.tree.map(jnp.asarray, self._manager.restore(self.newest(), args=args).state)
+        return from_words(words, like)
 
     def wait(self) -> None:
         """Return when what was saved is on disk."""

@@ -163,8 +163,7 @@ def plans_of(options: Options) -> list[Plan]:
     found = sweep.plans(plan, settings)
     for part in found:
         validate_config(part.config)
-        for agent in range(part.agents):
-            validate_hyper(part.hyper_of(agent))
+        validate_hyper(part.hyper)
     if options.pbt_every:
         found = [dataclasses.replace(part, evolution=_evolution(options, part, several)) for part in found]
     return found

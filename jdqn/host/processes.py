@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ..config import ConfigError
+from ..keys import from_words, to_words
 from ..types import PyTree
 
 LOST_SECONDS = 30  # without a sign of life, a host counts as lost
@@ -62,19 +63,6 @@ def place(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
     """Arrays that every process has whole -> the same, spread over the devices of all."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
-    leaves, structure = jax.tree.flatten(tree)
-    kinds = [jax.random.key_impl(x) if is_key(x) else None for x in leaves]
-    words = [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
-
-    def whole(words):
-        pairs = zip(words, kinds, strict=True)
-        return jax.tree.unflatten(
-            structure, [x if kind is None else jax.random.wrap_key_data(x, impl=kind) for x, kind in pairs]
-        )
-
-    return jax.jit(whole, out_shardings=sharding)(words)
-
-
-def is_key(x: Any) -> bool:
-    """A typed random key, or an array of them."""
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    shapes = jax.eval_shape(lambda: tree)
+    words = jax.tree.map(np.asarray, to_words(tree))
+    return jax.jit(lambda words: from_words(words, shapes), out_shardings=sharding)(words)

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import copy
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,46 +14,21 @@ from ..build import build
 from ..config import Hyper, total_iterations
 from ..envs import Env
 from ..evaluate import evaluate
-from ..evolution import exploit, explore, inherit
 from ..parallel import device_mesh, each, on_devices, over_agents, over_devices, over_shards, sharded, zero_metrics
 from ..shards import AGENTS, DEVICES, WHOLE, Shards
 from ..trainer import Metrics, State
 from ..types import PyTree
 from .checkpoint import Checkpoints
 from .folder import METRICS, RunFolder, Table
+from .generations import Generations
 from .memory import require, total_bytes, tree_bytes
 from .plan import Plan
 from .processes import agree, fetch, place
+from .progress import Progress
 from .signals import CheckpointClock, Interrupted, Signals
 
 HOLDS = 4  # times the state in memory at most: itself, its copy for a checkpoint, and what Orbax makes of that
 LAUNCH_SECONDS = 1.0  # work handed to the device at a time: what Ctrl-C waits for
-
-
-@dataclasses.dataclass
-class Progress:
-    """The clock, and what the host adds up beside the state. Saved with it."""
-
-    iteration: int
-    reports: int
-    env_steps: np.ndarray  # [S] int64
-    seconds: float
-    generations: int
-    returns: np.ndarray  # [S] sum over the episodes of this generation
-    episodes: np.ndarray  # [S]
-
-    @classmethod
-    def of(cls, agents: int, iteration: int) -> "Progress":
-        """Nothing yet."""
-        return cls(iteration, 0, np.zeros(agents, np.int64), 0.0, 0, np.zeros(agents), np.zeros(agents))
-
-    def to_json(self) -> dict[str, Any]:
-        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Progress":
-        fields: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in content.items()}
-        return cls(**fields)
 
 
 class Run:
@@ -78,7 +52,7 @@ class Run:
         ends = np.linspace(warm_up, self.total, reports + 1).round().astype(int)
         self.report_ends = np.union1d(ends, self.generation_ends)
         self.shapes = jax.eval_shape(self.population.start, *self._inputs())
-        self.programs: dict[str, Any] = {}
+        self.programs: dict[str, concurrent.futures.Future] = {}
         self.compile_seconds = 0.0
 
     def again(self, plan: Plan) -> "Run":
@@ -127,8 +101,6 @@ class Run:
 
     def compile(self, fresh: bool) -> None:
         """Compile side by side; `fresh` if the run starts at the beginning. Nobody waits for evaluation here."""
-        if "advance" in self.programs and ("start" in self.programs or not fresh):
-            return
         began = time.perf_counter()
         state, sums = self.shapes
         keys, hyper = self._inputs()
@@ -143,28 +115,28 @@ class Run:
         evaluate_all = each(evaluate_one, self.plan.at_once or None)
         if self.mesh is not None:
             evaluate_all = on_devices(self.mesh)(evaluate_all)
-        pool = concurrent.futures.ThreadPoolExecutor(3)
-        jobs = [
-            pool.submit(
-                lambda: jax.jit(self.population.advance, donate_argnums=0).lower(state, hyper, sums, i, i).compile()
-            )
-        ]
-        if fresh:
-            jobs.append(pool.submit(lambda: jax.jit(self.population.start).lower(keys, hyper).compile()))
-        self.programs["evaluate"] = pool.submit(
-            lambda: jax.jit(evaluate_all).lower(state.learner.params, keys).compile()
-        )
+        advance = jax.jit(self.population.advance, donate_argnums=0)
+        jobs = {
+            "advance": lambda: advance.lower(state, hyper, sums, i, i).compile(),
+            "start": lambda: jax.jit(self.population.start).lower(keys, hyper).compile(),
+            "evaluate": lambda: jax.jit(evaluate_all).lower(state.learner.params, keys).compile(),
+        }
+        pool = concurrent.futures.ThreadPoolExecutor(len(jobs))
+        for name, job in jobs.items():
+            if name not in self.programs and (fresh or name != "start"):
+                self.programs[name] = pool.submit(job)
         pool.shutdown(wait=False)
-        self.programs |= zip(("advance", "start"), [job.result() for job in jobs], strict=False)
-        scratch = getattr(self.programs["advance"].memory_analysis(), "temp_size_in_bytes", 0)  # None on some devices
-        self.require_memory(max(1, scratch))
+        for name in ("advance", "start") if fresh else ("advance",):
+            self.programs[name].result()
+        memory = self.programs["advance"].result().memory_analysis()
+        self.require_memory(max(1, getattr(memory, "temp_size_in_bytes", 0)))  # None on some devices
         self.compile_seconds += time.perf_counter() - began
 
     def begin(self) -> tuple[State, Metrics, Hyper, Progress]:
         """Fresh agents after their warm-up."""
         began = time.perf_counter()
         keys, hyper = self._inputs()
-        state, sums = jax.block_until_ready(self.programs["start"](keys, hyper))
+        state, sums = jax.block_until_ready(self.programs["start"].result()(keys, hyper))
         progress = Progress.of(self.plan.agents, self.trainer.num_warm_up)
         progress.seconds = time.perf_counter() - began
         return state, sums, hyper, progress
@@ -193,14 +165,14 @@ class Run:
         Raises:
             Interrupted: a signal came; a checkpoint of the moment is written.
         """
-        plan = self.plan
+        plan, advance = self.plan, self.programs["advance"].result()
         if resume:
             state, sums, hyper, progress = self.restore(checkpoints)
         with Signals() as signals:
             if not resume:
                 state, sums, hyper, progress = self.begin()
             metrics = Table(folder.metrics, METRICS, progress.reports * plan.agents)
-            lineage = self._lineage(folder, progress)
+            generations = Generations(plan, self.size, folder, progress)
             clock = CheckpointClock(plan.checkpoint_every, self.trainer.num_warm_up, self.total)
             stops, stride = np.union1d(self.report_ends, clock.tenths), 1
             (stopped,) = agree(signals.received or 0)
@@ -211,7 +183,7 @@ class Run:
                 boundary = stops[np.searchsorted(stops, progress.iteration, side="right")]
                 stop = min(progress.iteration + stride, int(boundary))
                 start = np.int32(progress.iteration)
-                state, sums = self.programs["advance"](state, hyper, sums, start, np.int32(stop))
+                state, sums = advance(state, hyper, sums, start, np.int32(stop))
                 jax.block_until_ready(sums)
                 took, due, stopped = agree(time.perf_counter() - began, clock.due(stop), signals.received or 0)
                 stride = max(1, min(2 * stride, int((stop - progress.iteration) * LAUNCH_SECONDS / took)))
@@ -220,14 +192,14 @@ class Run:
                 if stop in self.report_ends:
                     sums = self._report(progress, sums, metrics, show)
                 if stop in self.generation_ends:
-                    state, hyper = self._evolve(state, hyper, progress, lineage)
+                    state, hyper = self._place(generations.next(state, hyper, progress))
                 if due:
                     clock.saved()
                     metrics.sync()
-                    lineage.sync()
+                    generations.lineage.sync()
                     self._save(checkpoints, state, sums, hyper, progress)
             metrics.close()
-            lineage.close()
+            generations.lineage.close()
             self._save(checkpoints, state, sums, hyper, progress)
             if stopped:
                 checkpoints.wait()
@@ -268,38 +240,6 @@ class Run:
             return jax.tree.map(lambda x: x[: self.plan.agents], sums)
         total, mean = (jax.tree.map(lambda x, f=f: f(x, keepdims=True), sums) for f in (np.sum, np.mean))
         return total._replace(epsilon=mean.epsilon, learn=mean.learn)
-
-    def _lineage(self, folder: RunFolder, progress: Progress) -> Table:
-        """lineage.csv, if there are generations to write about."""
-        ranges = self.plan.evolution.ranges if self.plan.evolution else ()
-        columns = ("generation", "env_steps", "agent", "parent", "score", *ranges)
-        return Table(folder.lineage, columns, progress.generations * self.plan.agents, write=bool(ranges))
-
-    def _evolve(self, state: State, hyper: Hyper, progress: Progress, file: Table) -> tuple[State, Hyper]:
-        """The next generation, judged by the training episodes since the last one."""
-        plan, evolution = self.plan, self.plan.evolution
-        assert evolution is not None
-        with np.errstate(invalid="ignore", divide="ignore"):
-            score = progress.returns / progress.episodes
-        progress.generations += 1
-        key = jax.random.fold_in(jax.random.key(plan.seeds[0]), progress.generations)
-        k_exploit, k_explore = jax.random.split(key)
-        parents = exploit(k_exploit, jnp.asarray(score, jnp.float32), evolution.fraction)
-        parents = jnp.concatenate([parents, jnp.arange(plan.agents, self.size)])
-        heir = jax.jit(lambda s, p: inherit(s, p, evolution.replay), donate_argnums=0)
-        state = self._place(heir(state, parents))
-        hyper = self._place(explore(k_explore, hyper, parents, evolution.ranges))
-        numbers = fetch(hyper)._asdict()
-        rows: dict[str, Any] = {
-            "generation": np.full(plan.agents, progress.generations),
-            "env_steps": progress.env_steps,
-            "agent": np.arange(plan.agents),
-            "parent": np.asarray(parents)[: plan.agents],
-            "score": score,
-        }
-        file.add(rows | {name: numbers[name][: plan.agents] for name in evolution.ranges})
-        progress.returns, progress.episodes = np.zeros(plan.agents), np.zeros(plan.agents)
-        return state, hyper
 
     def updates(self, iteration: int) -> int:
         """Gradient steps an agent has made by `iteration`."""

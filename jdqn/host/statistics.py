@@ -21,10 +21,15 @@ def interquartile_mean(values) -> float:
 def summary(returns) -> dict:
     """Describe returns [agents, episodes]: the interval is over agents, or over episodes if there is one agent."""
     returns = np.asarray(returns, np.float64)
-    per_agent = returns.mean(1)
+    found = of_agents(returns.mean(1), returns.shape[1])
+    return found if len(returns) > 1 else found | {"ci95": interval(returns[0])}
+
+
+def of_agents(per_agent, episodes: int) -> dict:
+    """Describe the mean returns [agents] of so many episodes each."""
     return {
-        "episodes": returns.shape[1],
-        "mean": float(per_agent.mean()),
-        "ci95": interval(per_agent if len(per_agent) > 1 else returns[0]),
+        "episodes": episodes,
+        "mean": float(np.mean(per_agent)),
+        "ci95": interval(per_agent),
         "per_agent": [float(x) for x in per_agent],
     }

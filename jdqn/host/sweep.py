@@ -9,7 +9,7 @@ import numpy as np
 from ..config import Config, ConfigError, Hyper
 from ..evolution import scale
 from .plan import Plan
-from .statistics import interquartile_mean, interval
+from .statistics import interquartile_mean, interval, of_agents
 
 Setting = dict[str, Any]  # a value for each field that is swept
 CONFIG = {field.name for field in dataclasses.fields(Config)}
@@ -103,9 +103,10 @@ def ranking(table: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any
 
 def best(plan: Plan, scores: np.ndarray) -> np.ndarray:
     """The agents of the setting with the best mean of scores [S]; all of them if there is only one setting."""
-    settings = [plan.hyper_of(k) for k in range(plan.agents)]
-    means = {setting: scores[[s == setting for s in settings]].mean() for setting in dict.fromkeys(settings)}
-    return np.flatnonzero([setting == max(means, key=means.__getitem__) for setting in settings])
+    agents: dict[Hyper, list[int]] = {}
+    for k in range(plan.agents):
+        agents.setdefault(plan.hyper_of(k), []).append(k)
+    return np.array(max(agents.values(), key=lambda group: scores[group].mean()))
 
 
 def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -124,12 +125,7 @@ def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
         "compile_seconds": sum(result["compile_seconds"] for result in results),
         "run_seconds": seconds,
         "env_steps_per_second": steps / seconds,
-        "evaluation": {
-            "episodes": results[0]["evaluation"]["episodes"],
-            "mean": float(np.mean(each)),
-            "ci95": interval(each),
-            "per_agent": each,
-        },
+        "evaluation": of_agents(each, results[0]["evaluation"]["episodes"]),
         "gymnasium": None,
     }
 
