@@ -7,8 +7,13 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+
+from jdqn import Hyper, Population, Trainer
+from jdqn.host.memory import tree_bytes
 
 
 def seconds(function: Callable, repetitions: int) -> dict[str, float]:
@@ -18,11 +23,38 @@ def seconds(function: Callable, repetitions: int) -> dict[str, float]:
         began = time.perf_counter()
         jax.block_until_ready(function())
         times.append(time.perf_counter() - began)
-    return summary(times[1:])
-
-
-def summary(times: list[float]) -> dict[str, float]:
+    times = times[1:]
     return dict(seconds=statistics.median(times), min_seconds=min(times), max_seconds=max(times))
+
+
+class Training:
+    """Agents in their learning phase, compiled."""
+
+    def __init__(self, population: Population, trainer: Trainer, hyper: Hyper, keys: jax.Array):
+        state, sums = jax.jit(population.start)(keys, hyper)
+        self.bytes = tree_bytes(state)
+        self.parameters = sum(x.size for x in jax.tree.leaves(state.learner.params)) // keys.size
+        i = jax.ShapeDtypeStruct((), jnp.int32)
+        began = time.perf_counter()
+        advance = jax.jit(population.advance, donate_argnums=0)
+        self._advance = advance.lower(state, hyper, sums, i, i).compile()
+        self.compile_seconds = time.perf_counter() - began
+        self._carry, self._hyper, self._now = (state, sums), hyper, trainer.num_warm_up
+
+    def go(self, iterations: int) -> Any:
+        """So many more iterations."""
+        start, self._now = self._now, self._now + iterations
+        state, sums = self._carry
+        self._carry = self._advance(state, self._hyper, sums, jnp.int32(start), jnp.int32(self._now))
+        return self._carry[1]
+
+    def measure(self, repetitions: int, target: float) -> tuple[int, dict[str, float]]:
+        """(iterations of a call, its seconds); a call takes about `target` seconds."""
+        jax.block_until_ready(self.go(5))
+        iterations = 50
+        if jax.process_count() == 1:  # several processes have to make the same number
+            iterations = max(20, round(20 * target / seconds(lambda: self.go(20), 1)["seconds"]))
+        return iterations, seconds(lambda: self.go(iterations), repetitions)
 
 
 def machine() -> dict[str, str | int]:

@@ -25,7 +25,7 @@ from jdqn.host import devices
 from jdqn.host.processes import meet, place
 from jdqn.shards import AGENTS, DEVICES, Shards
 
-from .common import seconds, tell
+from .common import Training, tell
 from .population import SETTINGS, TINY
 
 COLUMNS = {
@@ -62,22 +62,8 @@ def measure(work: str, way: str, number: int, repetitions: int, target: float, t
     if number > 1:
         mesh = parallel.device_mesh(number)
         made, keys = parallel.over_devices(made, mesh), place(keys, parallel.sharded(mesh))
-    state, sums = jax.jit(made.start)(keys, hyper)
-    parameters = sum(x.size for x in jax.tree.leaves(state.learner.params)) // size
-    advance = jax.jit(made.advance, donate_argnums=0)
-    held = {"state": state, "sums": sums, "now": trainer.num_warm_up}
-
-    def go(iterations):
-        start, held["now"] = held["now"], held["now"] + iterations
-        held["state"], held["sums"] = advance(held["state"], hyper, held["sums"], start, held["now"])
-        return held["sums"]
-
-    jax.block_until_ready(go(5))
-    iterations = 50
-    if jax.process_count() == 1:  # several processes have to make the same number
-        took = seconds(lambda: go(20), 1)["seconds"]
-        iterations = max(20, round(20 * target / took))
-    took = seconds(lambda: go(iterations), repetitions)
+    training = Training(made, trainer, hyper, keys)
+    iterations, took = training.measure(repetitions, target)
     ticks = agents * iterations * trainer.ticks
     return dict(
         work=work,
@@ -88,7 +74,7 @@ def measure(work: str, way: str, number: int, repetitions: int, target: float, t
         batch_size=config.batch_size,
         steps_per_second=ticks / took["seconds"],
         microseconds_per_update=1e6 * took["seconds"] / iterations / trainer.updates / agents,
-        sent=sent_per_update(parameters, number) if shards.count > 1 else 0,
+        sent=sent_per_update(training.parameters, number) if shards.count > 1 else 0,
         spread=f"{ticks / took['max_seconds']:,.0f} to {ticks / took['min_seconds']:,.0f}",
     )
 

@@ -13,7 +13,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -22,9 +21,8 @@ import jax.numpy as jnp
 import jdqn
 from jdqn import parallel
 from jdqn.host import devices
-from jdqn.host.memory import tree_bytes
 
-from .common import seconds, tell
+from .common import Training, seconds, tell
 
 SETTINGS = dict(
     total_steps=500_000, num_envs=10, rollout_length=1, updates=1, batch_size=128, hidden_sizes=(120, 84),
@@ -57,26 +55,8 @@ def measure(trainer, hyper, way: str, agents: int, repetitions: int, target: flo
     keys = jax.vmap(jax.random.key)(jnp.arange(agents))
     if number > 1:
         keys = jax.device_put(keys, parallel.sharded(parallel.device_mesh(number)))
-    state, sums = jax.jit(made.start)(keys, hyper)
-    size = tree_bytes(state)
-    i = jax.ShapeDtypeStruct((), jnp.int32)
-    began = time.perf_counter()
-    program = jax.jit(made.advance, donate_argnums=0).lower(state, hyper, sums, i, i).compile()
-    compiled = time.perf_counter() - began
-    held = {"state": state, "sums": sums, "now": trainer.num_warm_up}
-
-    def go(iterations):
-        start, held["now"] = held["now"], held["now"] + iterations
-        held["state"], held["sums"] = program(
-            held["state"], hyper, held["sums"], jnp.int32(start), jnp.int32(held["now"])
-        )
-        return held["sums"]
-
-    jax.block_until_ready(go(5))
-    began = time.perf_counter()
-    jax.block_until_ready(go(20))
-    iterations = max(20, round(20 * target / (time.perf_counter() - began)))
-    took = seconds(lambda: go(iterations), repetitions)
+    training = Training(made, trainer, hyper, keys)
+    iterations, took = training.measure(repetitions, target)
     rate = agents * iterations * trainer.ticks / took["seconds"]
     low, high = (agents * iterations * trainer.ticks / took[name] for name in ("max_seconds", "min_seconds"))
     return dict(
@@ -86,8 +66,8 @@ def measure(trainer, hyper, way: str, agents: int, repetitions: int, target: flo
         steps_per_second=rate,
         spread=f"{low:,.0f} to {high:,.0f}",
         microseconds_per_agent_iteration=1e6 * took["seconds"] / iterations / agents,
-        bytes_per_agent=size // agents,
-        compile_seconds=compiled,
+        bytes_per_agent=training.bytes // agents,
+        compile_seconds=training.compile_seconds,
     )
 
 

@@ -34,3 +34,12 @@ def test_population(monkeypatch, capsys):
     assert all(r["steps_per_second"] > 0 for r in records)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert [line["way"] for line in lines] == ["jdqn", "one vmap"]
+
+
+def test_networks(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+    from benchmarks import networks
+
+    (record,) = networks.main(["--only", "CartPole", "--repetitions", "1", "--seconds", "0.001"])
+    assert record["flax"] > 0
+    assert record["times"] == record["flax"] / record["jdqn"]

@@ -99,6 +99,13 @@ def test_waves_are_as_equal_as_can_be():
     assert sweep.waves(plan, 22) == [plan]
 
 
+def test_agents_that_are_compared_are_not_parted():
+    (plan,) = plans("--sweep random --learning-rate 1e-4 1e-3 --pbt-every 1000")
+    assert sweep.waves(plan, 16) == [plan]
+    with pytest.raises(ConfigError, match=r"--pbt-every compares all agents, and 16 do not fit .* \(15 do\)"):
+        sweep.waves(plan, 15)
+
+
 def test_a_plan_survives_json():
     for words in (
         "--seeds 3 --learning-rate 1e-4 1e-3 --hidden-sizes 8",

@@ -54,8 +54,17 @@ def plans(plan: Plan, settings: list[Setting]) -> list[Plan]:
 
 
 def waves(plan: Plan, most: int) -> list[Plan]:
-    """`plan` in parts of no more than `most` agents, as equal as can be."""
+    """`plan` in parts of no more than `most` agents, as equal as can be.
+
+    Raises:
+        ConfigError: its agents have to be there together.
+    """
     number = -(-plan.agents // most)
+    if plan.evolution and number > 1:
+        raise ConfigError(
+            f"--pbt-every compares all agents, and {plan.agents} do not fit into memory or --wave together "
+            f"({most} do): train fewer"
+        )
     return [plan.select(part) for part in np.array_split(np.arange(plan.agents), number)]
 
 

@@ -1,0 +1,65 @@
+"""A gradient of each network, with our products and with flax's own, one after the other.
+
+    python -m benchmarks.networks [--repetitions 5] [--seconds 1]
+
+`rows` are [T, B] with T = 1, as a learner gives them. Times are microseconds, the forward pass included.
+"""
+
+import argparse
+from unittest import mock
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jdqn import heads, modules, networks, products
+
+from .common import seconds, tell
+
+NETWORKS = {
+    "CartPole, 120-84 MLP": ("mlp", (4,), (120, 84), 128),
+    "MinAtar, 16 filters and 128 units": ("minatar", (10, 10, 4), (128,), 32),
+    "MinAtar, 16 filters and 128 units, batch 512": ("minatar", (10, 10, 4), (128,), 512),
+    "Nature": ("nature", (84, 84, 4), (512,), 32),
+    "IMPALA": ("impala", (84, 84, 4), (256,), 16),
+}
+COLUMNS = {"network": "", "rows": "", "flax": ",.0f", "jdqn": ",.0f", "times": ".1f"}
+
+
+def microseconds(kind: str, shape: tuple[int, ...], sizes: tuple[int, ...], rows: int, options) -> float:
+    """A gradient step of mean(out^2)."""
+    network = networks.q_network(kind, shape, 4, heads.scalar(), hidden_sizes=sizes)
+    obs = jax.random.uniform(jax.random.key(0), (1, rows, *shape))
+    params = network.init(jax.random.key(1), obs[0, 0])
+
+    def loss(params):
+        return (network.apply(params, None, obs, (), jnp.zeros((1, rows), bool))[0] ** 2).mean()
+
+    def step(_, params):
+        return jax.tree.map(lambda p, g: p - 1e-6 * g, params, jax.grad(loss)(params))
+
+    run = jax.jit(lambda params, n: jax.lax.fori_loop(0, n, step, params))
+    count = max(3, round(options.seconds / (seconds(lambda: run(params, 3), 1)["seconds"] / 3)))
+    return 1e6 * seconds(lambda: run(params, count), options.repetitions)["seconds"] / count
+
+
+def main(arguments: list[str] | None = None) -> list[dict]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.networks", description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a timed call")
+    parser.add_argument("--only", default="", help="networks whose name holds these words")
+    options = parser.parse_args(arguments)
+    records = []
+    for name, network in NETWORKS.items():
+        if options.only not in name:
+            continue
+        with mock.patch.object(products, "times", jnp.matmul), mock.patch.object(modules, "Conv", nn.Conv):
+            flax = microseconds(*network, options)
+        times = dict(flax=flax, jdqn=microseconds(*network, options))
+        records.append(dict(network=name, rows=network[-1], **times, times=times["flax"] / times["jdqn"]))
+    tell("A gradient", records, COLUMNS)
+    return records
+
+
+if __name__ == "__main__":
+    main()
