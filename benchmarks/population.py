@@ -72,7 +72,7 @@ def measure(trainer, hyper, way: str, agents: int, repetitions: int, target: flo
 
 
 def beside_purejaxrl(checkout: Path, python: str, agents: list[int], repetitions: int) -> list[dict]:
-    """Whole runs from the first step on, warm-up included, in turns: PureJaxRL's and ours of the same length."""
+    """Whole runs from the first step on, warm-up included: PureJaxRL's, then ours of the same length."""
     records = []
     for number in agents:
         steps = 200_000 if number < 8 else 50_000
