@@ -9,7 +9,7 @@
 from . import envs
 from .build import build
 from .config import Config, ConfigError, Hyper, total_iterations
-from .envs import Env, Step
+from .envs import Env, Step, check_env
 from .evaluate import Evaluation, evaluate
 from .parallel import Population, device_mesh, over_agents, over_devices, over_shards
 from .presets import ALGORITHMS, preset
@@ -37,6 +37,7 @@ __all__ = [
     "__version__",
     "advance",
     "build",
+    "check_env",
     "device_mesh",
     "envs",
     "evaluate",

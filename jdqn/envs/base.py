@@ -6,7 +6,6 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from ..config import ConfigError
 from ..types import Array, Key, PyTree
 
 
@@ -55,38 +54,6 @@ class VectorEnv(NamedTuple):
     reset: Callable[[Key], tuple[PyTree, Array]]  # (key) -> (state, obs [E, *obs])
     step: Callable[[Key, PyTree, Array, Array], tuple[PyTree, Tick]]  # (key, state, last [E], action [E])
     num_envs: int
-
-
-def check_shapes(env: Env) -> None:
-    """Refuse an environment whose reset and step do not fit together; nothing is run.
-
-    Raises:
-        ConfigError: one sentence that says which rule of docs/add_an_env.md is broken.
-    """
-    if env.num_actions < 1:
-        raise ConfigError(f"{env.name} must have one action or more, got num_actions={env.num_actions}")
-    key, action = jax.random.key(0), jax.ShapeDtypeStruct((), jnp.int32)
-    state, obs = jax.eval_shape(env.reset, key)
-    if not hasattr(obs, "shape"):
-        raise ConfigError(f"{env.name} must show one array, and reset shows {jax.tree.structure(obs)}: concatenate it")
-    after, step = jax.eval_shape(env.step, key, state, action)
-    before, later = jax.tree.structure(state), jax.tree.structure(after)
-    if str(before) != str(later):
-        raise ConfigError(f"{env.name} must keep the structure of its state, and step changes what reset makes")
-    for name, made, found in [
-        *(("state", a, b) for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True)),
-        ("obs", obs, step.obs),
-        ("reward", jax.ShapeDtypeStruct((), jnp.float32), step.reward),
-        ("terminated", jax.ShapeDtypeStruct((), jnp.bool), step.terminated),
-        ("truncated", jax.ShapeDtypeStruct((), jnp.bool), step.truncated),
-    ]:
-        wanted, got = (f"{jnp.dtype(x.dtype).name if not _is_key(x) else 'key'}{list(x.shape)}" for x in (made, found))
-        if wanted != got:
-            raise ConfigError(f"{env.name} must keep {name} at {wanted}, and step gives {got}")
-
-
-def _is_key(x) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def vectorise(env: Env, num_envs: int) -> VectorEnv:

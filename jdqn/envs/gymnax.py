@@ -2,6 +2,8 @@
 
 import difflib
 import inspect
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,15 @@ BINARY = frozenset(f"{game}-MinAtar" for game in ("Asterix", "Breakout", "Freewa
     "DeepSea-bsuite",
     "Pong-misc",
 }
+# Numbers of things: how many there may be. The sizes are those of arrays that gymnax makes at once.
+SIZES = (
+    "size", "rows", "columns", "num_bits", "n_actions", "num_actions", "maze_size", "width", "height", "num_joints",
+    "num_urchins",
+)  # fmt: skip
+MOST = dict.fromkeys(SIZES, 1000) | {"n_distractor": 1000, "max_steps_in_episode": 2**31 - 1, "chain_length": 2**31 - 1}
+LARGEST = float(np.finfo(np.float32).max)
+LEAST = dict.fromkeys(MOST, 1) | {"n_distractor": 0}
+INTERFACE = ("reset_env", "step_env", "is_truncated")
 
 
 def make(name: str, **overrides) -> Env:
@@ -47,19 +58,64 @@ def make(name: str, **overrides) -> Env:
             raise ConfigError(f"{name} has no parameter {', '.join(sorted(unknown))}: choose from {fields}")
         typed = {field: _typed(name, field, value, sizes | numbers) for field, value in overrides.items()}
         if chosen := {field: value for field, value in typed.items() if field in sizes}:
-            env, params = gymnax.make(name, **chosen)
+            env, params = _make(name, chosen)
     except (OSError, EOFError) as error:
         raise ConfigError(f"{name} needs data that could not be downloaded or read ({error})") from error
     return from_gymnax(env, params.replace(**{f: value for f, value in typed.items() if f not in sizes}), name)
 
 
-def _typed(name: str, field: str, value, defaults: dict):
-    """gymnax computes with a parameter in the type of its default: 20 steps may have to be 20.0."""
-    default = defaults[field]
+def _make(name: str, chosen: dict[str, Any]):
+    """gymnax.make, which believes whatever sizes it is told; an environment of theirs has to begin at least."""
+    import gymnax
+
     try:
-        return type(default)(value) if isinstance(default, (int, float, str)) else jnp.asarray(value, default.dtype)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name} cannot take {field}={value} for {default}") from error
+        env, params = gymnax.make(name, **chosen)
+        jax.eval_shape(env.reset_env, jax.random.key(0), params)
+        return env, params
+    except OSError:
+        raise
+    except Exception as error:
+        told = ", ".join(f"{field}={value}" for field, value in chosen.items())
+        raise ConfigError(f"{name} cannot be made with {told} ({error!r}): choose a size nearer to its own") from error
+
+
+def _typed(name: str, field: str, value: Any, defaults: dict[str, Any]):
+    """gymnax computes with a parameter in the type of its default: 20 steps may have to be 20.0.
+
+    Raises:
+        ConfigError: it is no such number or word, or not one of 32 bits.
+    """
+    default = defaults[field]
+    number = float(value) if _is_number(value) else math.nan
+    if isinstance(default, str):
+        kind, ok = "a word", isinstance(value, str | int)
+    elif isinstance(default, bool):
+        kind, ok = "True or False", isinstance(value, bool) or value in (0, 1)
+    elif isinstance(default, int):
+        least, most = LEAST.get(field, -(2**31)), MOST.get(field, 2**31 - 1)
+        kind, ok = f"a whole number from {least} to {most}", least <= number <= most and number == int(number)
+    elif isinstance(default, float):
+        kind, ok = "a finite number of 32 bits", number >= LEAST.get(field, -LARGEST)
+    else:
+        shape = np.shape(default)
+        kind, ok = f"numbers of shape {shape}", _are_numbers(value, shape)
+    if not ok:
+        raise ConfigError(f"{name} needs {kind} for {field}, got {value!r}: its own is {default}")
+    return type(default)(value) if isinstance(default, int | float | str) else jnp.asarray(value, default.dtype)
+
+
+def _is_number(value: Any) -> bool:
+    """A number that float32 holds; the words "True" and "1" are none."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return number and -LARGEST <= value <= LARGEST
+
+
+def _are_numbers(value: Any, shape: tuple[int, ...]) -> bool:
+    try:
+        array = np.asarray(value, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return array.shape == shape and bool(np.isfinite(array).all())
 
 
 def from_gymnax(env, params, name: str) -> Env:
@@ -68,12 +124,23 @@ def from_gymnax(env, params, name: str) -> Env:
     Raises:
         ConfigError: continuous actions, or an observation that is not one array.
     """
-    actions, observations = env.action_space(params), env.observation_space(params)
+    try:
+        actions, observations = env.action_space(params), env.observation_space(params)
+    except (AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"{name} must follow gymnax, with action_space(params) and observation_space(params), and {error}"
+        ) from error
     if not hasattr(actions, "n"):
         raise ConfigError(f"{name} has continuous actions, and DQN needs a finite number of them")
     if not hasattr(observations, "n") and not isinstance(getattr(observations, "shape", None), tuple):
         kind = type(observations).__name__
         raise ConfigError(f"{name} has a {kind} observation space, and a network here takes one array")
+
+    if missing := [part for part in INTERFACE if not callable(getattr(env, part, None))]:
+        raise ConfigError(
+            f"{name} must follow gymnax, and has no {' and no '.join(missing)}: write it, or use jdqn.Env(reset, step, "
+            "num_actions)"
+        )
 
     def encode(obs):
         if hasattr(observations, "n"):
