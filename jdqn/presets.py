@@ -71,7 +71,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
         epsilon_end=0.15, epsilon_steps=16_000.0, value_min=0.0, value_max=100.0,
     ),
     "Acrobot-v1": dict(
-        total_steps=250_000, num_envs=8, rollout_length=2, updates=4, batch_size=64, replay_size=50_000, n_step=3,
+        total_steps=100_000, num_envs=8, rollout_length=2, updates=4, batch_size=64, replay_size=50_000, n_step=3,
         hidden_sizes=(128, 128), target_period=100, learning_rate=1e-3, learning_rate_final_fraction=0.0,
         epsilon_end=0.05, epsilon_steps=50_000.0, value_min=-100.0, value_max=0.0,
     ),
@@ -121,6 +121,7 @@ PAIRS: dict[tuple[str, str], dict[str, Any]] = {
     ("Acrobot-v1", "pqn"): ACROBOT_PQN,
     ("Acrobot-v1", "pqn_rnn"): dict(core_size=64, **ACROBOT_PQN),
     ("Acrobot-v1", "apex"): dict(updates=8),
+    ("Acrobot-v1", "r2d2"): dict(core_size=64),
 }
 
 

@@ -1,6 +1,6 @@
 """The main program: python -m jdqn.run --env CartPole-v1 [--algo dqn] [any setting]. See --help."""
 
-import dataclasses
+import errno
 import json
 import os
 import sys
@@ -20,18 +20,20 @@ from .host import devices, sweep
 from .host.checkpoint import Checkpoints
 from .host.console import ProgressBar, conclude, describe, list_algorithms, show_ranking
 from .host.folder import RunFolder, read_metrics
-from .host.options import Options, agents_wanted, parse, plans_of
-from .host.plan import Plan
-from .host.processes import agree, fetch, first, meet, wait_for_all
+from .host.health import Sick
+from .host.options import Options, parse
+from .host.processes import fetch, first, meet, wait_for_all
 from .host.program import Run
+from .host.session import Session, begin, resume, write_plans
 from .host.signals import Interrupted
 from .host.statistics import summary
+from .host.training import Training
 
-BESIDE_RESUME = ("--resume", "--devices", "--distributed", "--coordinator", "--num-hosts", "--host-index")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the program; the exit status is 0, 2 for settings that cannot work, 128 + n after signal n."""
+    """Run the program; the exit status is 0, 2 for settings that cannot work, 128 + n after signal n, 1 otherwise."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
     split = {"import": time.time() - psutil.Process().create_time()}
     try:
@@ -44,28 +46,47 @@ def main(arguments: list[str]) -> int:
             list_algorithms(console)
             return 0
         session = resume(options, arguments) if options.resume else begin(options)
+        again = f"go on with python -m jdqn.run --resume {session.folder.path}"
         keep_compiled(options.compilation_cache)
-        if options.resume and session.folder.result.exists():
+        if options.resume and session.folder.result.exists() and not session.longer:
             console.print(f"{session.folder.path} is finished: see {session.folder.result}")
             return 0
         try:
             train(console, session, options, split)
-        except (ConfigError, Interrupted):
+        except (ConfigError, Interrupted, Sick):
             raise
         except Exception as error:
-            if jax.process_count() == 1:
-                raise
-            leave_the_others(error, session.folder)
+            if jax.process_count() > 1:
+                leave_the_others(error, session.folder)
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                tell(f"{error.filename or 'a file'} could not be written ({error.strerror}): make room and {again}")
+                return 1
+            raise
         return 0
     except KeyboardInterrupt:
         console.print("stopped; if the run has a checkpoint, --resume goes on from there")
         return 130
     except Interrupted as stop:
-        console.print(f"stopped at a checkpoint: go on with python -m jdqn.run --resume {session.folder.path}")
+        where = "at a checkpoint" if stop.saved else "without a checkpoint of this moment"
+        console.print(f"stopped {where}: {again}")
         return 128 + stop.signum
+    except Sick as error:
+        tell(f"{error}; the last checkpoint is from before")
+        return 1
     except ConfigError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+        tell(str(error))
         return 2
+
+
+def tell(sentence: str, kind: str = "error") -> None:
+    """Say to stderr what is wrong."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"{kind}: {sentence}", markup=False)
+
+
+def warn(sentence: str) -> None:
+    """Say what goes on all the same; of several processes one does."""
+    if first():
+        tell(sentence, "warning")
 
 
 def leave_the_others(error: Exception, folder: RunFolder) -> None:
@@ -80,64 +101,6 @@ def leave_the_others(error: Exception, folder: RunFolder) -> None:
         flush=True,
     )
     os._exit(1)
-
-
-@dataclasses.dataclass
-class Session:
-    """What one call of the program has to do: a folder, and the plans to train in it, one after another."""
-
-    folder: RunFolder
-    plans: list[Plan]
-    devices: int | None  # as asked for
-    made: dict[Any, Run] = dataclasses.field(default_factory=dict)
-
-    def run(self, plan: Plan, env: envs.Env) -> Run:
-        """The programs of a plan; those of one with other numbers and seeds are the same."""
-        key = plan.config, plan.agents
-        if key in self.made:
-            return self.made[key].again(plan)
-        pieces = plan.shards if plan.shards > 1 else plan.agents
-        self.made[key] = Run(plan, env, devices.choose(self.devices, pieces, divides=plan.shards > 1))
-        return self.made[key]
-
-    def folder_of(self, part: int) -> RunFolder:
-        """Where the run of a plan keeps its files: in the session's folder if there is only one."""
-        return RunFolder(self.folder.path / f"part-{part:03d}") if len(self.plans) > 1 else self.folder
-
-
-def begin(options: Options) -> Session:
-    """The plans that the options ask for."""
-    wanted, data = devices.number_wanted(options.devices), options.parallel == "data"
-    devices.split_cpu(wanted, devices.cores() if data else agents_wanted(options))
-    plans = plans_of(options)
-    if data:
-        if len(plans) > 1 or plans[0].agents > 1:
-            raise ConfigError("--parallel data trains one agent: leave --seeds at 1 and give every setting one value")
-        shards = devices.choose(wanted, jax.device_count(), divides=False)
-        plans = [dataclasses.replace(plans[0], shards=shards)]
-    (now,) = agree(time.time() // 1)
-    name = f"{options.env}-{options.algo}-s{options.seed}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
-    return Session(RunFolder(options.out or Path("runs") / name), plans, wanted)
-
-
-def resume(options: Options, arguments: list[str]) -> Session:
-    """The plans of a run that is there."""
-    flags = [a.split("=")[0] for a in arguments if a.startswith("--")]
-    if others := [flag for flag in flags if flag not in BESIDE_RESUME]:
-        raise ConfigError(
-            f"--resume takes no other flag but --devices and those of --distributed, got {others[0]}: the run goes on "
-            "with the settings in its config.json"
-        )
-    assert options.resume is not None
-    folder, wanted = RunFolder.open(options.resume), devices.number_wanted(options.devices)
-    source = folder.parts if folder.parts.exists() else folder.config
-    try:
-        content = json.loads(source.read_text())
-        plans = [Plan.from_json(one) for one in content.get("plans", [content])]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"--resume {folder.path}: {source} is not a run's ({error!r})") from error
-    devices.split_cpu(wanted, max(max(plan.agents, plan.shards) for plan in plans))
-    return Session(folder, plans, wanted)
 
 
 def keep_compiled(where: str) -> None:
@@ -164,14 +127,11 @@ def train(console: Console, session: Session, options: Options, split: dict[str,
         RunFolder.require_new(folder.path, options.overwrite)
         runs[0].compile(fresh=True)
         wait_for_all("nothing is refused")
-        if first():
+    if first():
+        if fresh:
             RunFolder.create(folder.path, options.overwrite)
-            plans = [plan.to_json() for plan in session.plans]
-            if len(plans) > 1:
-                folder.write_json(folder.parts, {"versions": plans[0]["versions"], "plans": plans})
-            else:
-                folder.write_json(folder.config, plans[0])
-        wait_for_all("the folder is there")
+        write_plans(session)
+    wait_for_all("the folder is there")
     results = []
     for k, run in enumerate(runs):
         part = session.folder_of(k)
@@ -196,17 +156,25 @@ def train_part(
         folder.path.mkdir(exist_ok=True)
         folder.write_json(folder.config, run.plan.to_json())
     wait_for_all(f"{folder.path} is there")
-    checkpoints = Checkpoints(folder.checkpoint)
+    checkpoints = Checkpoints(folder.checkpoint, run.plan.keep, warn)
     try:
-        resume = resume and (alone or checkpoints.any())
+        resume = resume and (alone or bool(checkpoints.saved()))
         if resume:
-            checkpoints.newest()
+            newest = checkpoints.newest()
+            if newest > run.total:
+                steps = newest * run.trainer.ticks
+                raise ConfigError(f"{folder.path} has been trained for {steps:,} steps: raise --total-steps above that")
+            run.plan.require_same(checkpoints.host()["plan"], folder.checkpoint / str(newest))
+            if told := run.elsewhere(checkpoints.host()["device"]):
+                console.print(told)
+        checkpoints.tidy()
+        wait_for_all("nothing half-written is left")
         run.compile(fresh=not resume)
         console.print(f"compiled in {run.compile_seconds:.1f} s; writing to {folder.path}")
         with ProgressBar(console, run) as show:
-            state, progress = run.train(folder, checkpoints, resume, show)
+            state, progress = Training(run, folder, checkpoints, show, warn).go(resume)
         result = evaluate(run, folder, state, progress, split)
-    except (ConfigError, Interrupted, KeyboardInterrupt):
+    except (ConfigError, Interrupted, Sick):
         checkpoints.close()
         raise
     checkpoints.close()  # after any other exception it might wait for a host that was lost
@@ -218,7 +186,8 @@ def evaluate(run: Run, folder: RunFolder, state, progress, split: dict[str, floa
     from .host import plots, twin  # matplotlib and gymnasium, not needed before
 
     began, compiled, plan = time.perf_counter(), run.compile_seconds, run.plan
-    returns = run.evaluate(state)
+    returns = np.array(run.evaluate(state))
+    returns[progress.dropped] = np.nan
     # Of a sweep, only the best setting is played again: a twin is one Python environment per episode.
     chosen = sweep.best(plan, returns.mean(1))
     params = jax.tree.map(lambda x: x[chosen], fetch(state.learner.params))
@@ -246,6 +215,8 @@ def evaluate(run: Run, folder: RunFolder, state, progress, split: dict[str, floa
         "run_seconds": progress.seconds,
         "env_steps_per_second": float(progress.env_steps.sum() / progress.seconds),
         "evaluation": summary(returns),
+        "non_finite": progress.sick,
+        "best_checkpoint": progress.best,
         "gymnasium": None
         if theirs is None
         else summary(theirs) | ({} if len(chosen) == plan.agents else {"agents": chosen.tolist()}),
@@ -273,4 +244,8 @@ def finish(console: Console, session: Session, results: list[dict[str, Any]], sp
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if status == 130:  # at once: a checkpoint that is being written would be waited for, and is not needed
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)

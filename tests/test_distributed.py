@@ -82,7 +82,7 @@ def test_a_lost_host_is_an_error_and_no_hang(kind, victim, tmp_path):
     path, long = tmp_path / "run", [*TINY["dqn"], *KINDS[kind], *LONG, STEPS[kind]]
     children = two([*long, "--out", path])
     until = time.monotonic() + 200
-    while time.monotonic() < until and not list(path.glob("checkpoint/*/commit_success.txt")):
+    while time.monotonic() < until and not list(path.glob("checkpoint/*/manifest.json")):
         time.sleep(0.05)
     children[victim].kill()
     began = time.monotonic()

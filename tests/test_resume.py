@@ -13,7 +13,7 @@ import pytest
 from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, without
 
 from jdqn import envs
-from jdqn.host import program
+from jdqn.host import training
 from jdqn.host.checkpoint import Checkpoints
 from jdqn.host.plan import Plan
 from jdqn.host.program import Run
@@ -57,13 +57,13 @@ def stop_at(monkeypatch):
                 signal.raise_signal(signum)
             return due(clock, now)
 
-        def start(run):
+        def start(run, *rest):
             if iteration == 0:
                 signal.raise_signal(signum)
-            return begin(run)
+            return begin(run, *rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(program, "LAUNCH_SECONDS", 0.0)
+            patch.setattr(training, "LAUNCH_SECONDS", 0.0)
             patch.setattr(CheckpointClock, "due", ask)
             patch.setattr(Run, "begin", start)
             for s in handlers:
@@ -153,7 +153,7 @@ def test_a_run_without_a_checkpoint_is_refused_before_it_compiles(uninterrupted,
 def saves(monkeypatch, arguments):
     """Iterations of the checkpoints that a run asks for."""
     asked = []
-    monkeypatch.setattr(Checkpoints, "save", lambda self, iteration, state, host: asked.append(iteration))
+    monkeypatch.setattr(Checkpoints, "save", lambda self, iteration, *rest: asked.append(iteration))
     assert main([str(a) for a in arguments]) == 0
     return sorted(set(asked))
 
@@ -182,7 +182,7 @@ def test_checkpoints_come_after_so_many_seconds(monkeypatch):
 
 
 def test_every_launch_may_be_a_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(program, "LAUNCH_SECONDS", 0.0)
+    monkeypatch.setattr(training, "LAUNCH_SECONDS", 0.0)
     found = saves(monkeypatch, [*TINY["dqn"], "--checkpoint-every", "1e-9", "--out", tmp_path / "run"])
     assert found == list(range(64, 126))
 
@@ -197,7 +197,7 @@ def test_kill_9(tmp_path):
     assert child.returncode == 0
     child = subprocess_of([*arguments, "--out", path])
     until = time.monotonic() + 120
-    while time.monotonic() < until and len(list(path.glob("checkpoint/*/commit_success.txt"))) < 2:
+    while time.monotonic() < until and len(list(path.glob("checkpoint/*/manifest.json"))) < 2:
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     child.communicate()

@@ -1,10 +1,11 @@
 """The run folder: config.json, metrics.csv, curve.png, checkpoint/, result.json; or several of those in one."""
 
 import csv
+import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,68 +94,118 @@ class RunFolder:
             return False
 
     def write_rows(self, path: Path, rows: list[dict[str, Any]]) -> None:
-        """Write a CSV file whole or not at all."""
-        part = path.with_suffix(".part")
-        with part.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(rows[0])
-            writer.writerows([[text(value) for value in row.values()] for row in rows])
-        part.replace(path)
+        """Write a CSV file."""
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(rows[0])
+        writer.writerows([[text(value) for value in row.values()] for row in rows])
+        write_whole(path, lines.getvalue())
 
     def write_json(self, path: Path, content: dict) -> None:
-        """Write whole or not at all."""
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(content, indent=2) + "\n")
-        part.replace(path)
+        """Write a JSON file."""
+        write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a file whole or not at all, also when the power fails."""
+    part = path.with_suffix(".part")
+    try:
+        with part.open("w", newline="") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    part.replace(path)
 
 
 class Table:
-    """A CSV file that grows by one row per agent. Of equal runs, only the column `seconds` differs."""
+    """A CSV file that grows by one row per agent. Of equal runs, only the column `seconds` differs.
 
-    def __init__(self, path: Path, columns: Sequence[str], rows: int, write: bool = True):
+    What the disk has no room for waits here, and is written when there is room again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[str],
+        rows: int,
+        write: bool = True,
+        warn: Callable[[str], None] = lambda message: None,
+    ):
         """Open after `rows` rows; whatever follows them is cut off. Where it may not `write`, it does nothing.
 
         Raises:
             ConfigError: fewer rows are there.
         """
-        self.columns = columns
+        self.path, self.columns, self.warn = path, columns, warn
+        self._waiting = b""
+        self._error: OSError | None = None
         self._file = None
         if not (write and first()):
             return
-        lines = [",".join(columns) + "\n"]
+        lines = [(",".join(columns) + "\n").encode()]
         if rows:
-            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         if len(lines) < 1 + rows:
             raise ConfigError(
                 f"{path} holds {len(lines)} of the {1 + rows} lines that the checkpoint counts: it cannot be resumed"
             )
-        part = path.with_suffix(".part")
-        part.write_text("".join(lines[: 1 + rows]))
-        part.replace(path)
-        self._file = path.open("a", newline="")
+        # Cut in place: a full disk may have no room for a copy.
+        self._file = path.open("r+b" if rows else "wb", buffering=0)
+        self._file.truncate(sum(map(len, lines[: 1 + rows])) if rows else 0)
+        self._file.seek(0, os.SEEK_END)
+        self._write(b"" if rows else lines[0])
 
     def add(self, columns: dict[str, Any]) -> None:
         """Append a row for each place of the arrays; a value that is not finite is left empty."""
         if self._file is None:
             return
-        writer = csv.writer(self._file, lineterminator="\n")
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
         for values in zip(*(np.asarray(columns[name]).tolist() for name in self.columns), strict=True):
             writer.writerow([text(value) for value in values])
-        self._file.flush()
+        self._write(lines.getvalue().encode())
 
-    def sync(self) -> None:
-        """Be sure that every row is on disk, before a checkpoint counts it."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
+    def _write(self, more: bytes) -> None:
+        assert self._file is not None
+        self._waiting += more
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if self._error is None:
+                self.warn(f"{self.path} could not be written, and its rows wait for room ({error.strerror})")
+            self._error = OSError(error.errno, error.strerror, str(self.path))
+        else:
+            self._error = None
+
+    def sync(self) -> bool:
+        """Be sure that every row is on disk, before a checkpoint counts it; False if one still waits for room."""
+        if self._file is None:
+            return True
+        self._write(b"")
+        os.fsync(self._file.fileno())
+        return self._error is None
 
     def close(self) -> None:
+        """Write no more.
+
+        Raises:
+            OSError: rows are still waiting for room.
+        """
         if self._file is not None:
             self.sync()
             self._file.close()
+        if self._error is not None:
+            raise self._error
 
 
 def text(value: Any) -> str:
     """As a CSV keeps it."""
+    if value is None:
+        return ""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     if not isinstance(value, float):

@@ -11,6 +11,7 @@ from ..config import Hyper
 from ..evolution import exploit, explore, inherit
 from ..trainer import State
 from .folder import RunFolder, Table
+from .health import heirs
 from .plan import Plan
 from .processes import fetch
 from .progress import Progress
@@ -33,6 +34,7 @@ class Generations:
         assert evolution is not None
         with np.errstate(invalid="ignore", divide="ignore"):
             score = progress.returns / progress.episodes
+        score[progress.dropped] = np.nan  # nobody's parent
         progress.generations += 1
         key = jax.random.fold_in(jax.random.key(plan.seeds[0]), progress.generations)
         k_exploit, k_explore = jax.random.split(key)
@@ -49,5 +51,6 @@ class Generations:
             "score": score,
         }
         self.lineage.add(rows | {name: numbers[name][: plan.agents] for name in evolution.ranges})
+        progress.sick = heirs(np.asarray(parents), progress)
         progress.returns, progress.episodes = np.zeros(plan.agents), np.zeros(plan.agents)
         return state, hyper

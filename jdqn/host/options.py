@@ -88,13 +88,21 @@ class Options:
     overwrite: bool = False
     """Replace a run that is already in the folder."""
     resume: Path | None = None
-    """Go on with the run in this folder; takes no other flag but --devices and those of --distributed."""
+    """Go on with the run in this folder. Beside it go --total-steps, what is reported and kept, and where it runs."""
     reports: int = 100
     """Rows of metrics.csv per agent, beside the one for the warm-up."""
     episodes: int = 100
     """Greedy episodes per agent at the end, here and in Gymnasium where the environment has a twin."""
     checkpoint_every: float = 300.0
     """Seconds between checkpoints; each tenth of the run ends with one whatever this says."""
+    keep: int = 2
+    """Newest checkpoints that are kept."""
+    keep_best: bool = False
+    """Evaluate at each tenth of the run, and keep the best of those checkpoints too."""
+    non_finite: Literal["drop", "stop", "restart"] = "drop"
+    """What is done with an agent that is nan or infinite: leave it out, stop all, or begin it again, three times."""
+    debug: bool = False
+    """Look for the line that makes the first nan; slow, and on one device."""
     compilation_cache: str = "~/.cache/jdqn"
     """Where compiled programs are kept for the next run; none to keep nothing."""
     list: bool = False
@@ -149,6 +157,7 @@ def plans_of(options: Options) -> list[Plan]:
         env=options.env, env_params=dict(map(env_param, options.env_params)), algo=options.algo,
         seeds=tuple(range(options.seed, options.seed + options.seeds)), reports=options.reports,
         episodes=options.episodes, checkpoint_every=options.checkpoint_every, at_once=options.at_once,
+        keep=options.keep, keep_best=options.keep_best, non_finite=options.non_finite, debug=options.debug,
         config=Config(**{name: first[name] for name in sweep.CONFIG}),
         hyper=Hyper(**{name: first[name] for name in Hyper._fields}),
     )  # fmt: skip
@@ -180,7 +189,7 @@ def _check(options: Options) -> None:
         raise ConfigError(f"--seeds must be from 1 to 1048576, got {options.seeds}")
     if not 0 <= options.seed <= 2**32 - options.seeds:
         raise ConfigError(f"--seed must be from 0 to 2^32 - seeds, got {options.seed}")
-    least = {"reports": 1, "episodes": 1, "samples": 1, "at_once": 0, "wave": 0, "pbt_every": 0}
+    least = {"keep": 1, "reports": 1, "episodes": 1, "samples": 1, "at_once": 0, "wave": 0, "pbt_every": 0}
     for name, low in least.items():
         if getattr(options, name) < low:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(options, name)}")

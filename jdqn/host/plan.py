@@ -1,16 +1,22 @@
 """What decides a run: the plan of one compiled program, as config.json keeps it."""
 
 import dataclasses
+import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import numpy as np
+import xxhash
 
-from ..config import Config, Hyper
+from ..config import Config, ConfigError, Hyper
+from ..validation import validate_config
 from ..version import __version__
 
+CHANGEABLE = ("reports", "episodes", "checkpoint_every", "keep", "keep_best", "non_finite", "debug")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "orbax-checkpoint", "numpy")
 
 
@@ -39,6 +45,10 @@ class Plan:
     hyper: Hyper  # numbers, and tuples of one per agent
     shards: int = 1  # pieces of the one agent, if there are several
     at_once: int = 0  # agents under one vmap; 0 leaves it to the device
+    keep: int = 2  # newest checkpoints
+    keep_best: bool = False  # evaluate at each tenth, and keep the best checkpoint too
+    non_finite: Literal["drop", "stop", "restart"] = "drop"  # what is done with a sick agent
+    debug: bool = False  # look for the line that makes a nan
     evolution: Evolution | None = None
 
     @property
@@ -62,6 +72,39 @@ class Plan:
 
         return dataclasses.replace(self, seeds=pick(self.seeds), hyper=Hyper(*map(pick, self.hyper)))
 
+    def changed(self, names: Sequence[str], options: Any) -> "Plan":
+        """The plan with those of its fields, or total_steps, as `options` has them."""
+        config = self.config
+        if "total_steps" in names:
+            if len(options.config.total_steps) > 1:
+                raise ConfigError("--total-steps takes one value")
+            config = dataclasses.replace(config, total_steps=options.config.total_steps[0])
+            validate_config(config)
+        values = {name: getattr(options, name) for name in names if name != "total_steps"}
+        return dataclasses.replace(self, config=config, **{"debug": False} | values)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Whatever decides the numbers of a run, with a checksum in the place of what may be long."""
+        content = dataclasses.asdict(self)
+        for name in CHANGEABLE:
+            content.pop(name)
+        config = {name: x for name, x in content.pop("config").items() if name != "total_steps"}
+        hyper = {name: x if isinstance(x, float) else _short(x) for name, x in self.hyper._asdict().items()}
+        return json.loads(json.dumps(content | {"seeds": _short(self.seeds), "hyper": ""} | config | hyper))
+
+    def require_same(self, saved: dict[str, Any], checkpoint: Path) -> None:
+        """Refuse a checkpoint that another run made.
+
+        Raises:
+            ConfigError: naming the first setting that differs.
+        """
+        for name, value in self.fingerprint().items():
+            if saved.get(name) != value:
+                raise ConfigError(
+                    f"{checkpoint} was made with {name}={saved.get(name)}, and config.json says {value}: it is "
+                    "damaged, or the checkpoint is of another run"
+                )
+
     def to_json(self) -> dict[str, Any]:
         content = dataclasses.asdict(self) | {"hyper": self.hyper._asdict()}
         device = jax.devices()[0]
@@ -73,6 +116,17 @@ class Plan:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Plan":
+        """The plan that `to_json` described.
+
+        Raises:
+            ConfigError: another version of the program wrote it, with other settings.
+            KeyError, TypeError, ValueError, AttributeError: it describes none.
+        """
+        wrote = content["versions"]["jdqn"]
+        for part, known in ((content, cls), (content["config"], Config)):
+            names = {field.name for field in dataclasses.fields(known)}
+            _require_same_names(set(part) - {"versions", "device"}, names, wrote)
+        _require_same_names(set(content["hyper"]), set(Hyper._fields), wrote)
         fields: dict[str, Any] = {field.name: content[field.name] for field in dataclasses.fields(cls)}
         hyper: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in content["hyper"].items()}
         config = content["config"] | {"hidden_sizes": tuple(content["config"]["hidden_sizes"])}
@@ -81,3 +135,16 @@ class Plan:
             ranges = {name: tuple(ends) for name, ends in evolution["ranges"].items()}
             fields["evolution"] = Evolution(**evolution | {"ranges": ranges})
         return cls(**fields)
+
+
+def _require_same_names(found: set[str], known: set[str], wrote: str) -> None:
+    for name in sorted(found ^ known):
+        has = "has" if name in found else "lacks"
+        raise ConfigError(
+            f"the run was written by jdqn {wrote} and {has} the setting {name}, and this is jdqn {__version__}: go on "
+            "with the version that wrote it"
+        )
+
+
+def _short(content: Any) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(content).encode())

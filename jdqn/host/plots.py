@@ -56,6 +56,7 @@ def _curve(axes, steps: np.ndarray, returns: np.ndarray, legend: bool) -> None:
 def swept(rows: list[dict], name: str, path: Path) -> None:
     """Draw the return of every agent of a sweep against its value of `name`, with mean and 95 % interval per value."""
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    rows = [row for row in rows if row["return"] is not None]
     values = list(dict.fromkeys(row[name] for row in rows))
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     values = sorted(values) if numbers else values

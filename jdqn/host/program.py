@@ -1,4 +1,4 @@
-"""One plan from the first key to the last checkpoint: compile, train in chunks, report, stop when asked."""
+"""The compiled programs of one plan, and the arrays that they begin with."""
 
 import concurrent.futures
 import copy
@@ -9,30 +9,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 
 from ..build import build
 from ..config import Hyper, total_iterations
 from ..envs import Env
 from ..evaluate import evaluate
-from ..parallel import device_mesh, each, on_devices, over_agents, over_devices, over_shards, sharded, zero_metrics
+from ..parallel import device_mesh, each, on_devices, over_agents, over_devices, over_shards, sharded
 from ..shards import AGENTS, DEVICES, WHOLE, Shards
 from ..trainer import Metrics, State
 from ..types import PyTree
 from .checkpoint import Checkpoints
-from .folder import METRICS, RunFolder, Table
-from .generations import Generations
+from .health import Sick, begin_again
 from .memory import require, total_bytes, tree_bytes
 from .plan import Plan
-from .processes import agree, fetch, place
+from .processes import fetch, place
 from .progress import Progress
-from .signals import CheckpointClock, Interrupted, Signals
 
 HOLDS = 4  # times the state in memory at most: itself, its copy for a checkpoint, and what Orbax makes of that
-LAUNCH_SECONDS = 1.0  # work handed to the device at a time: what Ctrl-C waits for
 
 
 class Run:
-    """The compiled programs of a plan on `devices` devices, and its training loop."""
+    """The compiled programs of a plan on `devices` devices."""
 
     def __init__(self, plan: Plan, env: Env, devices: int = 1):
         self.plan, self.env, self.devices = plan, env, devices
@@ -72,11 +70,28 @@ class Run:
         """Keys and Hyper of all agents; the shards of one agent have the same."""
         seeds = jnp.asarray(np.resize(np.array(self.plan.seeds, np.uint32), self.size))
         hyper: list[Any] = [jnp.asarray(np.resize(np.array(x, np.float32), self.size)) for x in self.plan.hyper]
-        return self._place((jax.vmap(jax.random.key)(seeds), Hyper(*hyper)))
+        return self.place((jax.vmap(jax.random.key)(seeds), Hyper(*hyper)))
 
-    def _place(self, tree: PyTree) -> PyTree:
+    def place(self, tree: PyTree) -> PyTree:
         """Put arrays [S, ...] on the devices that their agents live on."""
         return tree if self.mesh is None else place(tree, sharded(self.mesh))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint says of the run that wrote it."""
+        device = jax.devices()[0]
+        where = {"platform": device.platform, "kind": device.device_kind, "count": self.devices}
+        return {"size": self.size, "plan": self.plan.fingerprint(), "device": where}
+
+    def elsewhere(self, wrote: dict[str, Any]) -> str:
+        """What is to be said of going on with what other devices wrote; nothing if they are the same."""
+        here = self.identity["device"]
+        if here == wrote:
+            return ""
+        then, now = (f"{x['count']} {x['platform']} device(s) ({x['kind']})" for x in (wrote, here))
+        alike = here["platform"] == wrote["platform"] == "cpu" and self.plan.shards == 1
+        numbers = "the same numbers, for its agents are independent" if alike else "numbers that may round otherwise"
+        return f"written on {then}, going on on {now} with {numbers}"
 
     @property
     def replay_bytes(self) -> int:
@@ -115,10 +130,12 @@ class Run:
         evaluate_all = each(evaluate_one, self.plan.at_once or None)
         if self.mesh is not None:
             evaluate_all = on_devices(self.mesh)(evaluate_all)
-        advance = jax.jit(self.population.advance, donate_argnums=0)
+        checked = _checked if self.plan.debug else lambda function: function
+        advance = jax.jit(checked(self.population.advance), donate_argnums=0)
+        start = jax.jit(checked(self.population.start))
         jobs = {
             "advance": lambda: advance.lower(state, hyper, sums, i, i).compile(),
-            "start": lambda: jax.jit(self.population.start).lower(keys, hyper).compile(),
+            "start": lambda: start.lower(keys, hyper).compile(),
             "evaluate": lambda: jax.jit(evaluate_all).lower(state.learner.params, keys).compile(),
         }
         pool = concurrent.futures.ThreadPoolExecutor(len(jobs))
@@ -132,109 +149,45 @@ class Run:
         self.require_memory(max(1, getattr(memory, "temp_size_in_bytes", 0)))  # None on some devices
         self.compile_seconds += time.perf_counter() - began
 
-    def begin(self) -> tuple[State, Metrics, Hyper, Progress]:
-        """Fresh agents after their warm-up."""
+    def call(self, program: Callable, *arguments) -> Any:
+        """The results of a compiled program, once they are there.
+
+        Raises:
+            Sick: under --debug, naming the line that made the first number that is none.
+        """
+        found = jax.block_until_ready(program(*arguments))
+        if not self.plan.debug:
+            return found
+        error, results = found
+        if message := error.get():
+            raise Sick(f"--debug found {message}")
+        return results
+
+    def begin(self, sick: list[dict[str, Any]] | None = None) -> tuple[State, Metrics, Hyper, Progress]:
+        """Fresh agents after their warm-up; those that `sick` restarted have other random numbers."""
         began = time.perf_counter()
         keys, hyper = self._inputs()
-        state, sums = jax.block_until_ready(self.programs["start"].result()(keys, hyper))
+        if sick:
+            keys = self.place(begin_again(keys, sick, self.plan))
+        state, sums = self.call(self.programs["start"].result(), keys, hyper)
         progress = Progress.of(self.plan.agents, self.trainer.num_warm_up)
-        progress.seconds = time.perf_counter() - began
+        progress.seconds, progress.sick = time.perf_counter() - began, sick or []
         return state, sums, hyper, progress
 
     def restore(self, checkpoints: Checkpoints) -> tuple[State, Metrics, Hyper, Progress]:
         """Agents as they were saved, also by a run on other devices."""
         host = checkpoints.host()
-        size, agents = host.pop("size"), np.arange(self.size) % self.plan.agents
+        size, agents = host["size"], np.arange(self.size) % self.plan.agents
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), (*self.shapes, self._inputs()[1])
         )
         saved = checkpoints.restore(like)
         if size != self.size:
             saved = jax.tree.map(lambda x: x[agents], saved)
-        state, sums, hyper = self._place(saved)
-        return state, sums, hyper, Progress.from_json(host)
+        state, sums, hyper = self.place(saved)
+        return state, sums, hyper, Progress.from_json({k: x for k, x in host.items() if k not in self.identity})
 
-    def _save(self, checkpoints: Checkpoints, state: State, sums: Metrics, hyper: Hyper, progress: Progress) -> None:
-        checkpoints.save(progress.iteration, (state, sums, hyper), progress.to_json() | {"size": self.size})
-
-    def train(
-        self, folder: RunFolder, checkpoints: Checkpoints, resume: bool, show: Callable[[Progress, dict], None]
-    ) -> tuple[State, Progress]:
-        """Train to the end, or until a signal.
-
-        Raises:
-            Interrupted: a signal came; a checkpoint of the moment is written.
-        """
-        plan, advance = self.plan, self.programs["advance"].result()
-        if resume:
-            state, sums, hyper, progress = self.restore(checkpoints)
-        with Signals() as signals:
-            if not resume:
-                state, sums, hyper, progress = self.begin()
-            metrics = Table(folder.metrics, METRICS, progress.reports * plan.agents)
-            generations = Generations(plan, self.size, folder, progress)
-            clock = CheckpointClock(plan.checkpoint_every, self.trainer.num_warm_up, self.total)
-            stops, stride = np.union1d(self.report_ends, clock.tenths), 1
-            (stopped,) = agree(signals.received or 0)
-            if not resume and progress.iteration in self.report_ends:
-                sums = self._report(progress, sums, metrics, show)
-            while progress.iteration < self.total and not stopped:
-                began = time.perf_counter()
-                boundary = stops[np.searchsorted(stops, progress.iteration, side="right")]
-                stop = min(progress.iteration + stride, int(boundary))
-                start = np.int32(progress.iteration)
-                state, sums = advance(state, hyper, sums, start, np.int32(stop))
-                jax.block_until_ready(sums)
-                took, due, stopped = agree(time.perf_counter() - began, clock.due(stop), signals.received or 0)
-                stride = max(1, min(2 * stride, int((stop - progress.iteration) * LAUNCH_SECONDS / took)))
-                progress.seconds += took
-                progress.iteration = stop
-                if stop in self.report_ends:
-                    sums = self._report(progress, sums, metrics, show)
-                if stop in self.generation_ends:
-                    state, hyper = self._place(generations.next(state, hyper, progress))
-                if due:
-                    clock.saved()
-                    metrics.sync()
-                    generations.lineage.sync()
-                    self._save(checkpoints, state, sums, hyper, progress)
-            metrics.close()
-            generations.lineage.close()
-            self._save(checkpoints, state, sums, hyper, progress)
-            if stopped:
-                checkpoints.wait()
-                raise Interrupted(int(stopped))
-        return state, progress
-
-    def _report(self, progress: Progress, sums: Metrics, file: Table, show) -> Metrics:
-        """Write one row per agent; return sums of nothing."""
-        totals = self._of_agents(fetch(sums))
-        began = self.report_ends[progress.reports - 1] if progress.reports else 0
-        iterations = progress.iteration - began
-        progress.env_steps = progress.env_steps + totals.env_steps
-        progress.returns = progress.returns + totals.return_sum
-        progress.episodes = progress.episodes + totals.episodes
-        progress.reports += 1
-        with np.errstate(invalid="ignore", divide="ignore"):
-            columns = {
-                "agent": np.arange(self.plan.agents),
-                "seed": np.array(self.plan.seeds),
-                "env_steps": progress.env_steps,
-                "updates": np.full(self.plan.agents, self.updates(progress.iteration)),
-                "episodes": totals.episodes,
-                "return": totals.return_sum / totals.episodes,
-                "length": totals.length_sum / totals.episodes,
-                "loss": totals.learn.loss / iterations,
-                "q": totals.learn.q / iterations,
-                "grad_norm": totals.learn.grad_norm / iterations,
-                "epsilon": totals.epsilon / iterations,
-                "seconds": np.full(self.plan.agents, round(progress.seconds, 3)),
-            }
-        file.add(columns)
-        show(progress, columns)
-        return self._place(zero_metrics((self.size,)))
-
-    def _of_agents(self, sums: Metrics) -> Metrics:
+    def of_agents(self, sums: Metrics) -> Metrics:
         """Metrics of all that is trained -> of the agents that were asked for."""
         if self.plan.shards == 1:
             return jax.tree.map(lambda x: x[: self.plan.agents], sums)
@@ -252,3 +205,12 @@ class Run:
         self.compile_seconds += time.perf_counter() - began
         keys = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 1))(self._inputs()[0])
         return fetch(compiled(state.learner.params, keys).returns)[: self.plan.agents]
+
+    def score(self, state: State, dropped: list[int]) -> float:
+        """Mean greedy return of the agents that are not dropped."""
+        return float(np.delete(self.evaluate(state).mean(1), dropped).mean())
+
+
+def _checked(function: Callable) -> Callable:
+    """Return a function that also returns the first place where something became nan."""
+    return checkify.checkify(function, errors=checkify.nan_checks | checkify.user_checks)

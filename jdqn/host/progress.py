@@ -12,21 +12,31 @@ class Progress:
 
     iteration: int
     reports: int
+    reported: int  # iteration of the last report
     env_steps: np.ndarray  # [S] int64
     seconds: float
     generations: int
     returns: np.ndarray  # [S] sum over the episodes of this generation
     episodes: np.ndarray  # [S]
+    sick: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # what was found, and what was done
+    best: dict[str, Any] | None = None  # the best checkpoint so far, where each tenth is evaluated
 
     @classmethod
     def of(cls, agents: int, iteration: int) -> "Progress":
         """Nothing yet."""
-        return cls(iteration, 0, np.zeros(agents, np.int64), 0.0, 0, np.zeros(agents), np.zeros(agents))
+        return cls(iteration, 0, 0, np.zeros(agents, np.int64), 0.0, 0, np.zeros(agents), np.zeros(agents))
+
+    @property
+    def dropped(self) -> list[int]:
+        """Agents that are no longer looked at."""
+        last = {found["agent"]: found["done"] for found in self.sick}
+        return [agent for agent, done in last.items() if done == "dropped"]
 
     def to_json(self) -> dict[str, Any]:
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Progress":
-        fields: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in content.items()}
+        arrays = {field.name for field in dataclasses.fields(cls) if field.type is np.ndarray}
+        fields: dict[str, Any] = {k: np.array(v) if k in arrays else v for k, v in content.items()}
         return cls(**fields)

@@ -7,10 +7,10 @@ import numpy as np
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop, and it did, at a checkpoint."""
+    """A signal asked the run to stop, and it did; at a checkpoint, if that could be `saved`."""
 
-    def __init__(self, signum: int):
-        self.signum = signum
+    def __init__(self, signum: int, saved: bool = True):
+        self.signum, self.saved = signum, saved
 
 
 class Signals:

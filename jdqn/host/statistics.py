@@ -26,10 +26,11 @@ def summary(returns) -> dict:
 
 
 def of_agents(per_agent, episodes: int) -> dict:
-    """Describe the mean returns [agents] of so many episodes each."""
+    """Describe the mean returns [agents] of so many episodes each; those that are nan are left out, and None."""
+    known = [float(x) for x in per_agent if x is not None and np.isfinite(x)]
     return {
         "episodes": episodes,
-        "mean": float(np.mean(per_agent)),
-        "ci95": interval(per_agent),
-        "per_agent": [float(x) for x in per_agent],
+        "mean": float(np.mean(known)),
+        "ci95": interval(known),
+        "per_agent": [float(x) if x is not None and np.isfinite(x) else None for x in per_agent],
     }

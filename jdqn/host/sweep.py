@@ -96,7 +96,8 @@ def ranking(table: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any
     """The settings of a sweep, the best first: mean over seeds with its interval, and interquartile mean."""
     groups: dict[tuple, list[float]] = {}
     for row in table:
-        groups.setdefault(tuple(row[name] for name in names), []).append(row["return"])
+        scores = groups.setdefault(tuple(row[name] for name in names), [])
+        scores.extend([] if row["return"] is None else [row["return"]])  # None was not finite any more
     found = [
         {
             "setting": dict(zip(names, values, strict=True)),
@@ -106,6 +107,7 @@ def ranking(table: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any
             "interquartile_mean": interquartile_mean(scores),
         }
         for values, scores in groups.items()
+        if scores
     ]
     return sorted(found, key=lambda setting: -setting["mean"])
 
@@ -115,6 +117,7 @@ def best(plan: Plan, scores: np.ndarray) -> np.ndarray:
     agents: dict[Hyper, list[int]] = {}
     for k in range(plan.agents):
         agents.setdefault(plan.hyper_of(k), []).append(k)
+    scores = np.where(np.isnan(scores), -np.inf, scores)
     return np.array(max(agents.values(), key=lambda group: scores[group].mean()))
 
 
@@ -135,6 +138,8 @@ def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
         "run_seconds": seconds,
         "env_steps_per_second": steps / seconds,
         "evaluation": of_agents(each, results[0]["evaluation"]["episodes"]),
+        "non_finite": [found | {"part": k} for k, result in enumerate(results) for found in result["non_finite"]],
+        "best_checkpoint": None,
         "gymnasium": None,
     }
 

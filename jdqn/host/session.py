@@ -1,0 +1,109 @@
+"""What one call of the program has to do: begin a run that the options describe, or go on with one that is there."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ..config import ConfigError
+from ..envs import Env
+from . import devices
+from .folder import RunFolder
+from .options import Options, agents_wanted, plans_of
+from .plan import CHANGEABLE, Plan
+from .processes import agree
+from .program import Run
+
+WHERE = ("--devices", "--distributed", "--coordinator", "--num-hosts", "--host-index", "--compilation-cache")
+MAY_CHANGE = ("total_steps", *CHANGEABLE)
+
+
+@dataclasses.dataclass
+class Session:
+    """What one call of the program has to do: a folder, and the plans to train in it, one after another."""
+
+    folder: RunFolder
+    plans: list[Plan]
+    devices: int | None  # as asked for
+    longer: bool = False  # a run that is there gets another number of steps
+    made: dict[Any, Run] = dataclasses.field(default_factory=dict)
+
+    def run(self, plan: Plan, env: Env) -> Run:
+        """The programs of a plan; those of one with other numbers and seeds are the same."""
+        key = plan.config, plan.agents
+        if key in self.made:
+            return self.made[key].again(plan)
+        pieces = plan.shards if plan.shards > 1 else plan.agents
+        number = 1 if plan.debug else devices.choose(self.devices, pieces, divides=plan.shards > 1)
+        self.made[key] = Run(plan, env, number)
+        return self.made[key]
+
+    def folder_of(self, part: int) -> RunFolder:
+        """Where the run of a plan keeps its files: in the session's folder if there is only one."""
+        return RunFolder(self.folder.path / f"part-{part:03d}") if len(self.plans) > 1 else self.folder
+
+
+def begin(options: Options) -> Session:
+    """The plans that the options ask for."""
+    wanted, data = devices.number_wanted(options.devices), options.parallel == "data"
+    devices.split_cpu(wanted, devices.cores() if data else agents_wanted(options))
+    plans = plans_of(options)
+    if data:
+        if len(plans) > 1 or plans[0].agents > 1:
+            raise ConfigError("--parallel data trains one agent: leave --seeds at 1 and give every setting one value")
+        shards = devices.choose(wanted, jax.device_count(), divides=False)
+        plans = [dataclasses.replace(plans[0], shards=shards)]
+    (now,) = agree(time.time() // 1)
+    name = f"{options.env}-{options.algo}-s{options.seed}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
+    return Session(RunFolder(options.out or Path("runs") / name), plans, wanted)
+
+
+def resume(options: Options, arguments: list[str]) -> Session:
+    """The plans of a run that is there, with what may be changed of them.
+
+    Raises:
+        ConfigError: there is none, or another flag is given.
+    """
+    given = [a.split("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
+    names = [flag.removeprefix("--no-" if flag.startswith("--no-") else "--").replace("-", "_") for flag in given]
+    changed = [name for name in MAY_CHANGE if name in names]
+    for flag, name in zip(given, names, strict=True):
+        if name not in MAY_CHANGE and flag not in ("--resume", *WHERE):
+            may = ", ".join(f"--{name.replace('_', '-')}" for name in MAY_CHANGE)
+            raise ConfigError(
+                f"--resume goes on with the settings in its config.json, and {flag} cannot change: leave it out, or "
+                f"start another run (what may change is {may}, and where it runs: {', '.join(WHERE)})"
+            )
+    assert options.resume is not None
+    folder, wanted = RunFolder.open(options.resume), devices.number_wanted(options.devices)
+    source = folder.parts if folder.parts.exists() else folder.config
+    try:
+        content = json.loads(source.read_text())
+        plans = [Plan.from_json(one) for one in content.get("plans", [content])]
+    except ConfigError as error:
+        raise ConfigError(f"--resume {folder.path}: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"--resume {folder.path}: {source} is not a run's ({error!r})") from error
+    plans = [plan.changed(changed, options) for plan in plans]
+    devices.split_cpu(wanted, max(max(plan.agents, plan.shards) for plan in plans))
+    return Session(folder, plans, wanted, longer="total_steps" in changed)
+
+
+def write_plans(session: Session) -> None:
+    """Keep what is going to be trained; results of fewer steps are results no more."""
+    folder, plans = session.folder, [plan.to_json() for plan in session.plans]
+    if session.longer:
+        folder.result.unlink(missing_ok=True)
+    if len(plans) == 1:
+        folder.write_json(folder.config, plans[0])
+        return
+    folder.write_json(folder.parts, {"versions": plans[0]["versions"], "plans": plans})
+    for k, plan in enumerate(plans):
+        part = session.folder_of(k)
+        if session.longer:
+            part.result.unlink(missing_ok=True)
+        if part.config.exists():
+            part.write_json(part.config, plan)
