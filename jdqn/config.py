@@ -10,7 +10,10 @@ from typing import Literal, NamedTuple
 
 
 class ConfigError(ValueError):
-    """A setting that cannot work, met before anything compiles; the message says what to do."""
+    """A setting that cannot work, met before anything compiles; the message says what to do, on one line."""
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())  # a value that is quoted may have line breaks
 
 
 HeadName = Literal["scalar", "categorical", "hl_gauss", "quantile", "implicit_quantile", "parameterised_quantile"]
@@ -143,7 +146,7 @@ class Hyper(NamedTuple):
 
 def ticks_per_iteration(config: Config) -> int:
     """Environment ticks in one iteration: the unit of the clock."""
-    return config.rollout_length * config.num_envs
+    return int(config.rollout_length) * int(config.num_envs)  # NumPy's whole numbers would overflow
 
 
 def warm_up_iterations(config: Config) -> int:

@@ -74,7 +74,7 @@ def from_module(module: nn.Module, carry: CarryFn = lambda batch: (), rngs: tupl
         keys = dict(zip(rngs, jax.random.split(key, len(rngs)), strict=True)) if rngs and key is not None else {}
         return module.apply(params, obs, carry, reset, rngs=keys)
 
-    return Network(init, apply, carry, bool(jax.tree.leaves(carry(1))))
+    return Network(init, apply, carry, bool(jax.tree.leaves(jax.eval_shape(lambda: carry(1)))))
 
 
 def q_network(

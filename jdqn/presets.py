@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from numbers import Integral
 from typing import Any
 
 from .config import Config, ConfigError, Hyper
@@ -120,6 +121,7 @@ PAIRS: dict[tuple[str, str], dict[str, Any]] = {
     ("Catch-bsuite", "pqn_rnn"): dict(updates=32, epsilon_steps=20_000.0),
     ("Acrobot-v1", "pqn"): ACROBOT_PQN,
     ("Acrobot-v1", "pqn_rnn"): dict(core_size=64, **ACROBOT_PQN),
+    ("Acrobot-v1", "qrdqn"): dict(atoms=16),
     ("Acrobot-v1", "apex"): dict(updates=8),
     ("Acrobot-v1", "r2d2"): dict(core_size=64),
 }
@@ -152,6 +154,7 @@ def defaults(algorithm: str, environment: str, **overrides) -> tuple[Config, Hyp
         near = difflib.get_close_matches(field, [*static, *Hyper._fields, "algorithm", "environment"], 3, 0.4)
         raise ConfigError(f"unknown setting {field}" + (f": did you mean {' or '.join(near)}?" if near else ""))
     config = Config(**{k: v for k, v in row.items() if k in static})
-    steps = float(config.total_steps) if isinstance(config.total_steps, int) else config.total_steps
+    whole = isinstance(config.total_steps, Integral) and abs(int(config.total_steps)) < 2**31  # else it is refused
+    steps = float(config.total_steps) if whole else 1.0
     length = dict.fromkeys(("learning_rate_steps", "importance_steps"), steps)
     return config, Hyper(**length | {k: v for k, v in row.items() if k in Hyper._fields})

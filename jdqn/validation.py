@@ -1,7 +1,6 @@
 """What is refused, before anything compiles: each refusal is one sentence that says what to do."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, Literal, get_args, get_origin
@@ -21,6 +20,10 @@ from .config import (
 )
 
 MAY_BE_ZERO = ("warm_up_steps", "burn_in")
+# How far a loop goes that is written out in the program, and a support that is made before memory is counted.
+MOST = {"n_step": 1_000, "frame_stack": 100, "atoms": 10_000, "acting_atoms": 10_000}
+MOST_LAYERS = 100
+LARGEST, SMALLEST, EPSILON = (float(x) for x in (np.finfo(np.float32).max, np.finfo(np.float32).tiny, 2**-23))
 
 
 def validate_config(config: Config) -> None:
@@ -35,30 +38,46 @@ def validate_config(config: Config) -> None:
         if rule(config):
             raise ConfigError(sentence.format(**dataclasses.asdict(config)))
     _check_lengths(config)
+    _check_indices(config)
 
 
-def _is_count(value: Any, least: int = 1) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) < 2**31
+def _is_count(value: Any, least: int = 1, most: int = 2**31 - 1) -> bool:
+    return _is_whole(value) and least <= int(value) <= most
 
 
 def _check_type(field: dataclasses.Field, value: Any) -> None:
     """Refuse a value that is not of its field's annotation; whole numbers count things, so they are above zero."""
     if field.type is int:
-        least = 0 if field.name in MAY_BE_ZERO else 1
-        ok, requirement = _is_count(value, least), f"a whole number from {least} to 2^31 - 1"
+        least, most = 0 if field.name in MAY_BE_ZERO else 1, MOST.get(field.name, 2**31 - 1)
+        ok, told = _is_count(value, least, most), MOST.get(field.name, "2^31 - 1")
+        requirement = f"a whole number from {least} to {told}"
     elif field.type is float:
-        ok = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-        requirement = "a finite number"
+        ok = isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= LARGEST  # type: ignore[operator]
+        requirement = "a finite number of 32 bits"
     elif field.type is bool:
         ok, requirement = isinstance(value, bool), "True or False"
     elif get_origin(field.type) is Literal:
         names = get_args(field.type)
-        ok, requirement = value in names, " or ".join(names)
+        ok, requirement = isinstance(value, str) and value in names, " or ".join(names)
     else:
-        ok = isinstance(value, tuple) and all(_is_count(size) for size in value)
-        requirement = "a tuple of whole numbers from 1 to 2^31 - 1"
+        ok = isinstance(value, tuple) and len(value) <= MOST_LAYERS and all(_is_count(size) for size in value)
+        requirement = f"a tuple of up to {MOST_LAYERS} whole numbers from 1 to 2^31 - 1"
     if not ok:
-        raise ConfigError(f"{field.name} must be {requirement}, got {value}")
+        raise ConfigError(f"{field.name} must be {requirement}, got {_text(value)}")
+
+
+def _text(value: Any) -> str:
+    """What was given, as far as a sentence holds it."""
+    try:
+        return str(value)[:200]
+    except ValueError:  # Python does not write out a number of thousands of digits
+        return "a number of thousands of digits"
+
+
+def _apart(low: float, high: float, atoms: int) -> bool:
+    """Neighbours on the support differ in float32, and their distances can be told."""
+    gap = (float(high) - float(low)) / (atoms - 1)
+    return high - low <= LARGEST and gap >= 4 * max(abs(low), abs(high)) * EPSILON and gap >= SMALLEST
 
 
 # Choices that do not go together, and what to do instead.
@@ -91,6 +110,11 @@ COMBINATIONS: list[tuple[Callable[[Config], bool], str]] = [
     (
         lambda c: c.head in ("categorical", "hl_gauss", "parameterised_quantile") and c.atoms < 2,
         "head={head} needs two atoms or more, got atoms={atoms}",
+    ),
+    (
+        lambda c: c.head in ("categorical", "hl_gauss") and not _apart(c.value_min, c.value_max, c.atoms),
+        "{atoms} atoms from value_min={value_min} to value_max={value_max} are not apart in float32: choose fewer, or "
+        "returns of another size",
     ),
     (
         lambda c: c.double and c.target != "greedy",
@@ -162,6 +186,28 @@ def _check_lengths(config: Config) -> None:
             f"replay_size={config.replay_size} keeps {kept} rows of each of the {config.num_envs} environments, and "
             f"a segment needs {least}: raise replay_size to at least {least * config.num_envs}"
         )
+    if config.batch_size > kept * config.num_envs:
+        raise ConfigError(
+            f"batch_size={config.batch_size} is more than the {kept * config.num_envs} rows that "
+            f"replay_size={config.replay_size} keeps: raise replay_size or lower batch_size"
+        )
+
+
+def _check_indices(config: Config) -> None:
+    """Refuse sizes that a 32-bit number cannot count: rows of replay, nodes of its sum tree, ticks, gradient steps."""
+    ticks, length, total = ticks_per_iteration(config), segment_length(config), total_iterations(config)
+    kept = length if config.replay == "last_rollout" else replay_slots(config) * int(config.rollout_length)
+    rows = (kept + length) * int(config.num_envs)
+    nodes = 4 * rows // 3 if config.replay == "prioritised" else rows  # a tree of width 4
+    learning = total - warm_up_iterations(config)
+    for count, what, advice in (
+        (nodes, "rows of replay and a segment of each environment", "replay_size, num_envs or rollout_length"),
+        (int(config.batch_size) * length, "rows in a batch", "batch_size, n_step, unroll_length or burn_in"),
+        (total * ticks, "ticks in a run", "total_steps, num_envs or rollout_length"),
+        (learning * int(config.updates), "gradient steps in a run", "updates or total_steps"),
+    ):
+        if count >= 2**31 - 16:
+            raise ConfigError(f"32 bits cannot count {count:,} {what}: lower {advice}")
 
 
 POSITIVE = (
@@ -182,19 +228,33 @@ def validate_hyper(hyper: Hyper) -> None:
     """
 
     def check(field: str, ok: Callable[[float], bool], requirement: str) -> None:
-        values = np.asarray(getattr(hyper, field))
-        if values.dtype.kind not in "iuf":
-            raise ConfigError(f"{field} must be {requirement}, got {values}")
-        for value in np.ravel(values.astype(np.float64)):
-            if not (math.isfinite(value) and ok(value)):
+        values = _numbers(getattr(hyper, field))
+        if values is None:
+            raise ConfigError(f"{field} must be {requirement}, got {_text(getattr(hyper, field))}")
+        for value in values:
+            if not (abs(value) <= LARGEST and ok(value)):
                 raise ConfigError(f"{field} must be {requirement}, got {value:g}")
 
     for field in POSITIVE:
-        check(field, lambda x: x > 0, "a finite number above zero")
+        check(field, lambda x: x >= SMALLEST, "a finite number above zero, of 32 bits")
     for field in FRACTIONS:
         check(field, lambda x: 0 <= x <= 1, "a number from 0 to 1")
     for field in ("target_update_rate", "bootstrap_probability"):
-        check(field, lambda x: 0 < x <= 1, "a number above 0, up to 1")
+        check(field, lambda x: SMALLEST <= x <= 1, "a number above 0, up to 1")
     for field in ("munchausen_scale", "ladder_exponent"):
-        check(field, lambda x: x >= 0, "a finite number, zero or more")
-    check("munchausen_floor", lambda x: x <= 0, "a finite number, zero or less")
+        check(field, lambda x: x >= 0, "a finite number of 32 bits, zero or more")
+    check("munchausen_floor", lambda x: x <= 0, "a finite number of 32 bits, zero or less")
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+    """Python numbers or arrays -> float64 [numbers]; None if they are anything else, or none at all."""
+    try:
+        values = np.ravel(np.asarray(value))
+        whole = values.dtype.kind == "O" and all(_is_whole(x) for x in values)  # beyond 64 bits
+        return values.astype(np.float64) if values.size and (whole or values.dtype.kind in "iuf") else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

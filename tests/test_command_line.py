@@ -54,16 +54,16 @@ REFUSED = {
     "reports": ("--reports 0", "--reports must be"),
     "checkpoint_every": ("--checkpoint-every 0", "--checkpoint-every must be"),
     "warm_up": ("--total-steps 2000 --warm-up-steps 5000", "raise total_steps or lower warm_up_steps"),
-    "memory": ("--replay-size 2000000000 --seeds 64 --devices 1", "208,000,"),  # 4 x 2e9 x 26 bytes and the little rest
-    "parameters": ("--hidden-sizes 1000000 1000000", "64,000,5"),
+    "memory": ("--replay-size 2000000000 --seeds 64 --devices 1", "156,000,"),  # 3 x 2e9 x 26 bytes and the little rest
+    "parameters": ("--hidden-sizes 1000000 1000000", "48,000,3"),
     "filled": ("--out {tmp}/filled", "is not empty"),
     "no_run": ("--out {tmp}/filled --overwrite", "holds no run"),
     "not_ours": ("--out {tmp}/not_ours --overwrite", "holds no run"),
     "file": ("--out {tmp}/filled/file", "is a file"),
     "below_a_file": ("--out {tmp}/filled/file/run", "cannot be made"),
     "missing": ("--resume {tmp}/missing", "holds no run"),
-    "other_flag": ("--resume {tmp}/not_ours --seed 1", "takes no other flag"),
-    "other_flag_first": ("--overwrite --resume={tmp}/not_ours", "takes no other flag"),
+    "other_flag": ("--resume {tmp}/not_ours --seed 1", "cannot change"),
+    "other_flag_first": ("--overwrite --resume={tmp}/not_ours", "cannot change"),
     "unreadable": ("--resume {tmp}/not_ours", "config.json"),
 }
 

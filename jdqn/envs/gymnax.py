@@ -100,7 +100,7 @@ def _typed(name: str, field: str, value: Any, defaults: dict[str, Any]):
         shape = np.shape(default)
         kind, ok = f"numbers of shape {shape}", _are_numbers(value, shape)
     if not ok:
-        raise ConfigError(f"{name} needs {kind} for {field}, got {value!r}: its own is {default}")
+        raise ConfigError(f"{name} needs {kind} for {field}, got {repr(value)[:80]}: its own is {default}")
     return type(default)(value) if isinstance(default, int | float | str) else jnp.asarray(value, default.dtype)
 
 

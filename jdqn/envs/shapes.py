@@ -17,7 +17,7 @@ import numpy as np
 
 from ..config import ConfigError
 from ..types import PyTree
-from .base import Env, Step, vectorise
+from .base import Env, Step
 
 ARGUMENTS = {"reset": "(key)", "step": "(key, state, action)"}
 RETURNS = {"reset": "(state, obs)", "step": "(state, jdqn.Step(obs, reward, terminated, truncated))"}
@@ -176,10 +176,9 @@ def _check_structure(env: Env, state: PyTree, after: PyTree) -> None:
 
 def _check_batch(env: Env) -> None:
     """Refuse functions that cannot be batched: custom primitives, callbacks without a rule for vmap."""
-    vector, keys = vectorise(env, 2), jax.random.key(0)
-    flags, actions = jnp.zeros(2, bool), jnp.zeros(2, jnp.int32)
-    state, _ = guarded(env, "reset", lambda: jax.eval_shape(vector.reset, keys))
-    guarded(env, "step", lambda: jax.eval_shape(vector.step, keys, state, flags, actions))
+    keys, actions = jax.random.split(jax.random.key(0)), jax.ShapeDtypeStruct((2,), jnp.int32)
+    state, _ = guarded(env, "reset", lambda: jax.eval_shape(jax.vmap(lambda key: env.reset(key)), keys))
+    guarded(env, "step", lambda: jax.eval_shape(jax.vmap(lambda *x: env.step(*x)), keys, state, actions))
 
 
 def leaves(tree: PyTree) -> list[tuple[str, Any]]:

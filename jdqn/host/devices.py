@@ -7,6 +7,8 @@ import jax
 
 from ..config import ConfigError
 
+MOST_DEVICES = 1024  # of one process; a CPU would be cut into however many are asked for
+
 
 def cores() -> int:
     """Cores that this process may use, within its container's limit."""
@@ -26,8 +28,8 @@ def number_wanted(text: str) -> int | None:
     """
     if text == "all":
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"--devices must be all or a number from 1 on, got {text}")
+    if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MOST_DEVICES):
+        raise ConfigError(f"--devices must be all or a number from 1 to {MOST_DEVICES}, got {text[:80]}")
     return int(text)
 
 

@@ -15,6 +15,7 @@ from ..config import Config, ConfigError, Hyper, ticks_per_iteration
 from ..presets import defaults
 from ..validation import validate_config, validate_hyper
 from . import sweep
+from .checks import check_agents, check_options, check_plans
 from .plan import Evolution, Plan
 
 PROGRAM = "python -m jdqn.run"
@@ -123,7 +124,7 @@ def parse(arguments: list[str]) -> Options:
         known = {"env": Options.env, "algo": Options.algo}
     env, algo = known.pop("env"), known.pop("algo")
     config, hyper = defaults(algo, env, **known)
-    return tyro.cli(
+    options = tyro.cli(
         Options,
         args=arguments,
         default=Options(
@@ -134,6 +135,8 @@ def parse(arguments: list[str]) -> Options:
         ),
         prog=PROGRAM,
     )
+    check_options(options)
+    return options
 
 
 def _one_each(cls: Any, values: dict[str, Any]) -> Any:
@@ -149,12 +152,11 @@ def plans_of(options: Options) -> list[Plan]:
     Raises:
         ConfigError: one of them cannot work.
     """
-    _check(options)
     values = _values(options)
     several = {name: listed for name, listed in values.items() if len(listed) > 1}
     first = {name: listed[0] for name, listed in values.items()}
     plan = Plan(
-        env=options.env, env_params=dict(map(env_param, options.env_params)), algo=options.algo,
+        env=options.env, env_params=env_params(options.env_params), algo=options.algo,
         seeds=tuple(range(options.seed, options.seed + options.seeds)), reports=options.reports,
         episodes=options.episodes, checkpoint_every=options.checkpoint_every, at_once=options.at_once,
         keep=options.keep, keep_best=options.keep_best, non_finite=options.non_finite, debug=options.debug,
@@ -167,6 +169,9 @@ def plans_of(options: Options) -> list[Plan]:
         )
     if len(values["total_steps"]) > 1:
         raise ConfigError("--total-steps takes one value: schedules follow it, so sweep over it in separate runs")
+    check_agents(agents_wanted(options))
+    ends: dict[str, Any] = {name: listed for name, listed in several.items() if name in Hyper._fields}
+    validate_hyper(Hyper(**ends))  # before something is drawn between them
     draw = options.sweep == "random"
     settings = sweep.random(several, options.samples, options.seed) if draw else sweep.grid(several)
     found = sweep.plans(plan, settings)
@@ -175,6 +180,7 @@ def plans_of(options: Options) -> list[Plan]:
         validate_hyper(part.hyper)
     if options.pbt_every:
         found = [dataclasses.replace(part, evolution=_evolution(options, part, several)) for part in found]
+    check_plans(found)
     return found
 
 
@@ -182,21 +188,6 @@ def agents_wanted(options: Options) -> int:
     """How many agents the options ask for."""
     settings = math.prod(len(listed) for listed in _values(options).values())
     return options.seeds * (options.samples if options.sweep == "random" else settings)
-
-
-def _check(options: Options) -> None:
-    if not 1 <= options.seeds <= 2**20:
-        raise ConfigError(f"--seeds must be from 1 to 1048576, got {options.seeds}")
-    if not 0 <= options.seed <= 2**32 - options.seeds:
-        raise ConfigError(f"--seed must be from 0 to 2^32 - seeds, got {options.seed}")
-    least = {"keep": 1, "reports": 1, "episodes": 1, "samples": 1, "at_once": 0, "wave": 0, "pbt_every": 0}
-    for name, low in least.items():
-        if getattr(options, name) < low:
-            raise ConfigError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(options, name)}")
-    if not options.checkpoint_every > 0:
-        raise ConfigError(f"--checkpoint-every must be above zero seconds, got {options.checkpoint_every}")
-    if not 0 < options.pbt_fraction <= 0.5:
-        raise ConfigError(f"--pbt-fraction must be above 0, up to 0.5, got {options.pbt_fraction}")
 
 
 def _values(options: Options) -> dict[str, tuple]:
@@ -213,7 +204,8 @@ def hidden_sizes(words: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
     try:
         return tuple(tuple(int(size) for size in sizes if size) for sizes in listed)
     except ValueError as error:
-        raise ConfigError(f"--hidden-sizes takes widths like 64 64, or 64,64 128,128 to sweep, got {words}") from error
+        told = str(words)[:80]
+        raise ConfigError(f"--hidden-sizes takes widths like 64 64, or 64,64 128,128 to sweep, got {told}") from error
 
 
 def _evolution(options: Options, plan: Plan, several: dict[str, tuple]) -> Evolution:
@@ -230,6 +222,14 @@ def _evolution(options: Options, plan: Plan, several: dict[str, tuple]) -> Evolu
     return Evolution(every, options.pbt_fraction, options.pbt_replay == "copy", ranges)
 
 
+def env_params(texts: tuple[str, ...]) -> dict[str, Any]:
+    """("size=20", "deterministic=False") -> {"size": 20, "deterministic": False}."""
+    found = dict(map(env_param, texts))
+    if len(found) < len(texts):
+        raise ConfigError(f"--env-params takes each name once, got {' '.join(texts)}")
+    return found
+
+
 def env_param(text: str) -> tuple[str, Any]:
     """'size=20' -> ("size", 20)."""
     name, equals, value = text.partition("=")
@@ -237,5 +237,5 @@ def env_param(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--env-params takes name=value, got {text}: write it like --env-params size=20")
     try:
         return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):  # a word
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # a word
         return name, value

@@ -1,0 +1,311 @@
+"""Every flag with every kind of value that cannot work: status 2, what to do about it, and nothing compiles."""
+
+import os
+import re
+import types
+import typing
+
+import jax
+import pytest
+from test_config import BAD, COUNTS, FLOATS, NAMES, SWITCHES
+
+from jdqn.config import Hyper
+from jdqn.host.checks import RANGES
+from jdqn.host.options import Options, parse, plans_of
+from jdqn.host.program import Run
+from jdqn.run import main
+from jdqn.validation import MAY_BE_ZERO
+
+jax.devices()  # before the program splits the CPU otherwise
+HUGE = str(10**30)
+TOO_LONG = "9" * 5_000  # more digits than Python turns into a number
+NO_NUMBER = ("x", "", "1.5.2", "nan?")
+HINTS = {name: kind for name, kind in typing.get_type_hints(Options).items() if name not in ("config", "hyper")}
+
+
+@pytest.fixture
+def refused(capsys, monkeypatch, tmp_path):
+    """Call main with flags that it has to refuse before it compiles; return what it says, its line breaks taken out."""
+
+    def compile_nothing(run, fresh):
+        raise AssertionError("compiled")
+
+    def call(*arguments, out=True):
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "compile", compile_nothing)
+            try:
+                status = main([*map(str, arguments), *(["--out", str(tmp_path / "run")] if out else [])])
+            except SystemExit as stop:
+                status = stop.code
+        said = capsys.readouterr()
+        assert status == 2
+        assert "Traceback" not in said.err
+        assert not (tmp_path / "run").exists()
+        if said.err.startswith("error: "):
+            assert re.fullmatch(r"error: [^\n]{20,900}\n", said.err)
+        else:  # tyro says it in a box, with the help of the flag
+            assert "--help" in said.err
+        return " ".join(re.sub("[│╭╮╰╯─]", " ", said.err).split())
+
+    return call
+
+
+def flag(name):
+    return f"--{name.replace('_', '-')}"
+
+
+def numbers(kind):
+    """Fields of Options that hold a number of `kind`, or none."""
+    return [name for name, hint in HINTS.items() if hint is kind or hint == kind | None]
+
+
+def test_every_flag_is_looked_at():
+    """A new option with a number needs a range, and comes below by itself; one of another kind has to be added."""
+    assert set(numbers(int)) == set(RANGES)
+    assert set(numbers(float)) == {"checkpoint_every", "pbt_fraction"}
+    words = {name for name, hint in HINTS.items() if typing.get_origin(hint) is typing.Literal}
+    switches = {name for name, hint in HINTS.items() if hint is bool}
+    rest = set(HINTS) - set(numbers(int)) - set(numbers(float)) - words - switches
+    assert rest == {"env", "env_params", "algo", "devices", "coordinator", "out", "resume", "compilation_cache"}
+    assert {type(hint) for hint in HINTS.values()} <= {type, types.UnionType, type(HINTS["sweep"]), types.GenericAlias}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_count_of_the_agent(name, refused):
+    for value in ["-1", HUGE, "nan", "1e400", TOO_LONG] + ([] if name in MAY_BE_ZERO else ["0"]):
+        said = refused(flag(name), value)
+        assert name in said or flag(name) in said
+    said = refused(flag(name), "1", "-7")  # of several values every one
+    assert name in said or flag(name) in said
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *BAD])
+def test_a_number_of_the_agent(name, refused):
+    values = BAD.get(name, [float("nan"), float("inf")])
+    for value in [*dict.fromkeys(map(str, values)), HUGE * 2, "1e400", "x"]:
+        said = refused(flag(name), value)
+        assert name in said or flag(name) in said
+    assert name in refused(flag(name), getattr(Hyper(), name, 20.0), "nan")
+
+
+@pytest.mark.parametrize("name", numbers(int))
+def test_a_count_of_the_program(name, refused):
+    low = RANGES[name][0]
+    beside = ["--distributed"] if name in ("num_hosts", "host_index") else []
+    for value in [str(low - 1), "-3", "nan", "1e400", "1.5", TOO_LONG] + ([HUGE] if name != "reports" else []):
+        assert flag(name) in refused(*beside, flag(name), value)
+
+
+@pytest.mark.parametrize("name", ["checkpoint_every", "pbt_fraction"])
+def test_a_number_of_the_program(name, refused):
+    for value in ("0", "-1", "nan", "inf", "1e400", "-inf", "x", ""):
+        assert flag(name) in refused(flag(name), value)
+
+
+@pytest.mark.parametrize(
+    "name", [*NAMES, *(name for name in HINTS if typing.get_origin(HINTS[name]) is typing.Literal)]
+)
+def test_a_choice(name, refused):
+    for value in ("nothing", "", "0"):
+        said = refused(flag(name), value)
+        assert flag(name) in said
+        assert "Expected one of" in said
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_takes_no_value(name, refused):
+    assert "Unrecognized options: maybe" in refused(flag(name), "maybe")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "x", "", "99999", "9" * 5_000, "nan", "²"])
+def test_devices(value, refused):
+    assert "--devices must be all or a number from 1 to 1024" in refused("--devices", value)
+
+
+NEAR = {
+    "--learning-rat 1": "--learning-rate",
+    "--batchsize 3": "--batch-size",
+    "--totalsteps 3": "--total-steps",
+    "--sed 3": "--seed",
+    "--checkpoint-evry 3": "--checkpoint-every",
+    "--env CartPole": "did you mean CartPole-v1",
+    "--env breakout": "did you mean Breakout-MinAtar",
+    "--env=": "choose one of CartPole-v1",
+    "--algo ranbow": "choose rainbow",
+    "--algo=": "choose q_learning",
+    "--env-params max_step=3": "has no parameter max_step: choose from max_steps_in_episode",
+}
+
+
+@pytest.mark.parametrize("arguments", NEAR)
+def test_an_unknown_name_is_told_its_nearest(arguments, refused):
+    assert NEAR[arguments] in refused(*arguments.split())
+
+
+ENV_PARAMS = {
+    "DeepSea-bsuite size=0": "needs a whole number from 1 to 1000 for size, got 0",
+    "DeepSea-bsuite size=-4": "for size, got -4",
+    "DeepSea-bsuite size=1000000000": "needs a whole number from 1 to 1000 for size",
+    "DeepSea-bsuite size=2.5": "for size, got 2.5",
+    "DeepSea-bsuite size=big": "for size, got 'big'",
+    "DeepSea-bsuite size='8'": "for size, got '8'",
+    "DeepSea-bsuite size=[8]": "for size, got [8]",
+    "DeepSea-bsuite size=True": "for size, got True",
+    "DeepSea-bsuite size=8 size=9": "takes each name once",
+    "DeepSea-bsuite randomize_actions=no": "needs True or False for randomize_actions, got 'no'",
+    "DeepSea-bsuite =8": "takes name=value",
+    "DeepSea-bsuite size=": "takes name=value",
+    "DeepSea-bsuite size:8": "takes name=value",
+    "CartPole-v1 max_steps_in_episode=0": "needs a whole number from 1 to 2147483647",
+    f"CartPole-v1 max_steps_in_episode={HUGE}": "needs a whole number from 1 to 2147483647",
+    f"CartPole-v1 max_steps_in_episode={TOO_LONG}": "needs a whole number from 1 to 2147483647",
+    "CartPole-v1 max_steps_in_episode=1e400": "got inf",
+    "CartPole-v1 max_steps_in_episode=nan": "got 'nan'",
+    "CartPole-v1 gravity=1e400": "needs a finite number of 32 bits for gravity, got inf",
+    "CartPole-v1 gravity=1e39": "needs a finite number of 32 bits for gravity",
+    "CartPole-v1 gravity={[]:1}": "needs a finite number of 32 bits for gravity, got '{[]:1}'",
+    "CartPole-v1 gravity=" + "(" * 500: "needs a finite number of 32 bits for gravity",
+    "CartPole-v1 length=9+9j": "needs a finite number of 32 bits for length",
+    "FrozenLake-misc map_name=9x9": "cannot be made with map_name=9x9",
+    "FrozenLake-misc map_name=None": "needs a word for map_name",
+    "Acrobot-v1 available_torque=[1,2]": "needs numbers of shape (3,) for available_torque",
+    "Acrobot-v1 available_torque=[1,2,1e999]": "needs numbers of shape (3,)",
+}
+
+
+@pytest.mark.parametrize("arguments", ENV_PARAMS, ids=range(len(ENV_PARAMS)))
+def test_parameters_of_an_environment(arguments, refused):
+    name, *told = arguments.split()
+    assert ENV_PARAMS[arguments] in refused("--env", name, "--env-params", *told)
+
+
+SETTINGS = {
+    "--total-steps 10000 --warm-up-steps 10000": "raise total_steps or lower warm_up_steps",
+    "--total-steps 100": "raise total_steps or lower warm_up_steps",
+    "--batch-size 16001": "batch_size=16001 is more than the 16000 rows",
+    "--replay-size 64": "a segment needs 11: raise replay_size to at least 88",
+    "--n-step 1000 --replay-size 4000": "raise replay_size to at least 8008",
+    "--frame-stack 100 --replay-size 400": "raise replay_size to at least",
+    "--replay prioritised --replay-size 96": "raise replay_size to at least",
+    "--algo pqn --target greedy --rollout-length 1 --n-step 2": "fewer than the 2 that overlap: raise rollout_length",
+    "--algo pqn --n-step 2": "target=lambda_returns needs n_step=1, got 2",
+    "--algo pqn --batch-size 5": "batch_size=5 must divide num_envs=32",
+    "--replay-size 2147483647": "32 bits cannot count",
+    "--replay-size 1000000 --num-envs 1000000 --rollout-length 3000 --total-steps 2147483647": "warm-up takes",
+    "--num-envs 100000 --rollout-length 30000 --warm-up-steps 0 --algo pqn --batch-size 100000": "32 bits cannot count",
+    "--updates 1000000": "gradient steps in a run: lower updates or total_steps",
+    "--batch-size 3000000 --replay-size 3000000 --n-step 1000 --warm-up-steps 9000": "in a batch: lower batch_size",
+    "--parallel data --devices 3": "num_envs=8 does not divide into 3 equal shards: choose a multiple of 3, or fewer",
+    "--parallel data --devices 4 --batch-size 66": "batch_size=66 does not divide into 4 equal shards",
+    "--parallel data --devices 5": "--devices 5: there are 4 cpu device(s)",
+    "--parallel data --seeds 2": "--parallel data trains one agent: leave --seeds at 1",
+    "--parallel data --discount 0.9 0.99": "--parallel data trains one agent",
+    "--devices 5 --seeds 5": "--devices 5: there are 4 cpu device(s)",
+    "--seed 4294967296": "--seed must be from 0 to",
+    "--seed 4294967295 --seeds 2": "--seed must be from 0 to 2^32 - seeds",
+    "--seeds 1048577": "--seeds must be from 1 to 1048576",
+    "--sweep random": "--sweep random has nothing to draw",
+    "--sweep random --learning-rate -1 1": "learning_rate must be",
+    "--sweep random --learning-rate 0 nan": "learning_rate must be",
+    "--sweep random --discount 0.9 inf": "discount must be",
+    "--sweep random --seeds 2000 --samples 2000 --discount .9 .99": "this makes 4,000,000 agents, and 1,048,576 are",
+    "--total-steps 10000 20000": "--total-steps takes one value",
+    "--pbt-every 1000": "--pbt-every needs something to perturb",
+    "--hidden-sizes 64,x": "--hidden-sizes takes widths like 64 64",
+    f"--hidden-sizes {TOO_LONG}": "--hidden-sizes takes widths like",
+    "--hidden-sizes 64 0": "hidden_sizes must be a tuple",
+    "--discount": "--discount needs a value",
+    "--reports 10000000 --total-steps 2000000000 --num-envs 1 --rollout-length 1 --updates 1": "--reports must be no",
+    "--coordinator here:1": "--coordinator belongs to a run on several hosts: add --distributed",
+    "--num-hosts 2": "--num-hosts belongs to a run on several hosts",
+    "--distributed --num-hosts 2 --host-index 2": "of 2 hosts it is at most 1, got 2",
+    "--network tabular": "network=tabular needs a one-hot state",
+    "--network nature": "needs images [height, width, channels]",
+    "--env Pendulum-v1": "continuous actions",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", SETTINGS, ids=range(len(SETTINGS)))
+def test_settings_that_do_not_go_together(arguments, refused):
+    assert SETTINGS[arguments] in refused(*arguments.split())
+
+
+def test_grids_that_are_too_large(refused):
+    values = [str(k / 2000) for k in range(1, 2001)]
+    assert "this makes 4,000,000 agents" in refused("--discount", *values, "--trace-decay", *values)
+    sizes = map(str, range(1, 1102))
+    assert "this makes 1,101 programs to compile" in refused("--core-size", *sizes)
+    few = ["--total-steps", "2000000000", "--num-envs", "1", "--rollout-length", "1", "--updates", "1"]
+    assert "no more than 1000000 generations" in refused(*few, "--pbt-every", "1", "--discount", ".9", ".99")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "least"),
+    [
+        (["--replay-size", "1000000000"], 26e9),  # rows of 26 bytes
+        (["--hidden-sizes", "1000000", "1000000"], 16e12),  # parameters, the target's, and two moments
+        (["--seeds", "100000"], 100_000 * 416_000),
+        (["--ensemble", "1000000"], 4 * 4 * 4_610 * 1e6),
+        (["--core", "lstm", "--core-size", "1000000000"], 4e18),
+    ],
+    ids=["replay", "network", "agents", "ensemble", "core"],
+)  # fmt: skip
+def test_what_does_not_fit_into_memory_is_told_in_bytes(arguments, least, refused, monkeypatch):
+    monkeypatch.setattr("jdqn.host.memory.available_bytes", lambda: 2**33)
+    said = refused(*arguments, "--devices", "1", "--wave", "1048576")
+    numbers = r"needs ([\d,]+) bytes \([\d.]+ [KMGT]iB\) and 8,589,934,592 \(8.0 GiB\) are free: lower"
+    assert int(re.search(numbers, said)[1].replace(",", "")) >= least
+
+
+def test_output_folders(refused, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").write_text("")
+    cases = {
+        "file": "is a file: choose another folder",
+        "file/below": "cannot be made",
+        "full": "is not empty",
+        "x" * 300: "cannot be a folder ([Errno 36] File name too long",
+        "zero\0byte": "cannot be a folder",
+    }
+    for name, sentence in cases.items():
+        assert sentence in refused("--out", tmp_path / name, out=False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "is not a folder that can be written to" in refused("--out", tmp_path / "full" / "new", out=False)
+    assert (tmp_path / "full" / "precious").exists()
+
+
+def test_folders_to_resume(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    for name in ("missing", "empty", "file", "file/below"):
+        assert "holds no run" in refused("--resume", tmp_path / name, out=False)
+    for name in ("x" * 300, "zero\0byte"):
+        assert "--resume" in refused("--resume", tmp_path / name, out=False)
+
+
+def test_where_compiled_programs_cannot_be_kept(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    for where in (
+        tmp_path / "file",
+        tmp_path / "file" / "below",
+        "",
+        "~nobody-has-this-name/x",
+        "zero\0byte",
+        "x" * 300,
+    ):
+        assert "--compilation-cache " in refused("--compilation-cache", where)
+
+
+def test_what_lies_at_the_ends_of_a_range_works():
+    for arguments in (
+        ["--seed", "4294967295"],
+        ["--seeds", "1048576"],
+        ["--reports", "10_000_000_000_000", "--checkpoint-every", "1e-9", "--episodes", "1000000"],
+        ["--batch-size", "16000"],
+        ["--pbt-every", "2147483647", "--pbt-fraction", "0.5", "--discount", "0", "1"],
+        ["--learning-rate", "3.4e38", "2e-38", "--learning-rate-final-fraction", "0"],
+        ["--env-params", "max_steps_in_episode=1", "gravity=-9.8"],
+        ["--distributed", "--num-hosts", "2", "--host-index", "1"],
+    ):
+        assert plans_of(parse(arguments))
