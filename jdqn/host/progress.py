@@ -26,6 +26,10 @@ class Progress:
         """Nothing yet."""
         return cls(iteration, 0, 0, np.zeros(agents, np.int64), 0.0, 0, np.zeros(agents), np.zeros(agents))
 
+    def begin_generation(self) -> None:
+        """Episodes from now on are what agents are judged by."""
+        self.returns, self.episodes = np.zeros_like(self.returns), np.zeros_like(self.episodes)
+
     @property
     def dropped(self) -> list[int]:
         """Agents that are no longer looked at."""
