@@ -137,9 +137,11 @@ def prioritised(
         lead: rows at a segment's start that are not learnt from, where exactly one row is; -1 where several are, and
             the learner's weights alone decide.
         shards: of one agent, each with a ring and priorities of its own and an equal part of every batch (Ape-X's
-            distributed replay). Weights then correct for how a shard draws, and their maximum is that of all shards.
+            distributed replay). Each row then counts in the gradient as it would in one buffer of all rows.
 
-    Weights are (N P)^-beta over their maximum in the batch, so N cancels; beta rises linearly to its final value.
+    Weights are (N P)^-beta over their maximum in the batch, so N cancels; beta rises linearly to its final value. In
+    one buffer with the sum of priorities Z, a row of priority p then counts P weight = (p / Z)^(1 - beta). A shard with
+    the sum Z_s draws it with p / Z_s, so its weight is (p / Z_s)^-beta Z_s^(1 - beta), and the maximum that of all.
     The ring must keep a rollout more than a segment.
     """
     ring = uniform(slots, rollout_length, batch_size, segment_length)
@@ -169,7 +171,7 @@ def prioritised(
         ticks = rollouts * float(rollout_length * num_envs * shards.count)
         progress = jnp.clip(ticks / hyper.importance_steps, 0.0, 1.0)
         beta = hyper.importance_exponent + progress * (hyper.importance_final_exponent - hyper.importance_exponent)
-        weight = probability**-beta
+        weight = probability**-beta * (sum_tree.total(state.tree) ** (1 - beta) if shards.count > 1 else 1.0)
         return Sample(_segments(state.rows, indices, segment_length), indices, weight / shards.max(weight.max()))
 
     def update(state, indices, error, hyper):

@@ -6,13 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_trainer import make, raw
+from test_trainer import counter, make, raw
 
 import jdqn
 from jdqn import parallel
+from jdqn.shards import Shards
 
 ITERATIONS = 40
-COLLECTIVES = r"= \S+ (all-|reduce-scatter|collective-|send|recv)"
+COLLECTIVES = (
+    r" (all-reduce|all-gather|all-to-all|ragged-all-to-all|reduce-scatter|collective-permute|collective-broadcast|send|"
+    r"recv)(-start)?\("
+)
 
 
 def keys(seeds):
@@ -110,9 +114,31 @@ def test_agents_on_devices_send_nothing():
     trainer, hyper = make()
     program, _ = compiled(spread(parallel.over_agents(trainer), 4), 8, hyper)
     assert not re.search(COLLECTIVES, program.as_text())
-    mesh = parallel.device_mesh(4)  # where something is sent, these words are there
-    mean = parallel.on_devices(mesh)(lambda x: jax.lax.pmean(x, parallel.DEVICES))
-    assert re.search(COLLECTIVES, jax.jit(mean).lower(jnp.ones(4)).compile().as_text())
+
+
+@pytest.mark.parametrize("args", [(jnp.ones(4),), (jnp.ones(4), jnp.ones((4, 2)))])
+@pytest.mark.parametrize(
+    ("send", "name"),
+    [
+        (lambda x: jax.lax.pmean(x, parallel.DEVICES), "all-reduce"),
+        (lambda x: jax.lax.all_gather(x, parallel.DEVICES, tiled=True), "all-gather"),
+        (lambda x: jax.lax.ppermute(x, parallel.DEVICES, [(0, 1)]), "collective-permute"),
+    ],
+)
+def test_what_is_sent_would_be_seen(send, name, args):
+    """One array, and several as a tuple, of which XLA makes one message."""
+    call = parallel.on_devices(parallel.device_mesh(4))(lambda *x: send(x))
+    found = re.search(COLLECTIVES, jax.jit(call).lower(*args).compile().as_text())
+    assert found
+    assert found[1] == name
+
+
+def test_shards_on_devices_send_gradients():
+    sizes = dict(num_envs=4, batch_size=8, hidden_sizes=(8,), replay_size=64, warm_up_steps=24)
+    config, hyper = jdqn.preset("dqn", "", **sizes)
+    trainer = jdqn.build(config, counter(), Shards(4, (parallel.DEVICES, parallel.AGENTS)))
+    program, _ = compiled(spread(parallel.over_shards(trainer), 4), 4, hyper)
+    assert {found[0] for found in re.findall(COLLECTIVES, program.as_text())} == {"all-reduce"}
 
 
 def test_a_trainer_runs_under_pmap():
