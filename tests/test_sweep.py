@@ -12,10 +12,13 @@ import matplotlib.image
 import numpy as np
 import pytest
 from programs import TINY, compiled_once, result, rows, without
+from rich.console import Console
 from test_resume import stop_at  # noqa: F401
 
 from jdqn import ConfigError, Hyper, envs, preset
-from jdqn.host import statistics, sweep
+from jdqn.config import ticks_per_iteration, total_iterations, warm_up_iterations
+from jdqn.host import plots, statistics, sweep
+from jdqn.host.console import show_ranking
 from jdqn.host.folder import RunFolder
 from jdqn.host.options import agents_wanted, parse, plans_of
 from jdqn.host.plan import Evolution, Plan
@@ -91,6 +94,39 @@ def test_a_random_sweep_draws_between_two_values():
     assert three <= {0.1, 0.2, 0.3}  # three values are a choice
 
 
+def test_two_draws_share_no_seed():
+    """They may be of one setting, and are other agents of it then; a grid compares its settings on the same seeds."""
+    for words in ("--sweep random --samples 8 --n-step 1 2 --learning-rate .1 .2 .3",
+                  "--sweep random --samples 8 --learning-rate 1e-4 1e-2"):  # fmt: skip
+        found = agents(plans(f"{words} --seeds 3 --seed 7"))
+        assert sorted(seed for *_, seed in found) == list(range(7, 7 + 24))
+        settings = {}
+        for config, hyper, seed in found:
+            settings.setdefault((seed - 7) // 3, set()).add((config, hyper))
+        assert all(len(setting) == 1 for setting in settings.values())
+    assert [seed for *_, seed in agents(plans("--learning-rate 1e-4 1e-2 --seeds 3"))] == [0, 1, 2] * 2
+    (population,) = plans("--learning-rate 1e-4 1e-2 --seeds 3 --pbt-every 1000")
+    assert population.seeds == tuple(range(6))
+    (last,) = plans("--sweep random --learning-rate 1e-3 1e-2 --seed 4294967280")
+    assert last.seeds[-1] == 2**32 - 1
+
+
+def test_a_range_that_ends_where_32_bits_have_no_logarithm_is_linear():
+    (plan,) = plans("--sweep random --samples 64 --discount .9 0.99999999")
+    assert 0.9 <= min(plan.hyper.discount) < 0.92
+    assert 0.98 < max(plan.hyper.discount) <= 1.0
+
+
+def test_a_generation_just_fits():
+    config, _ = preset("dqn", "CartPole-v1")
+    ticks, warm_up, total = ticks_per_iteration(config), warm_up_iterations(config), total_iterations(config)
+    most = (total - warm_up) * ticks - 1
+    (plan,) = plans(f"--learning-rate 1e-4 1e-2 --pbt-every {most}")
+    assert Run(plan, envs.make("CartPole-v1")).generation_ends.tolist() == [total - 1]
+    with pytest.raises(ConfigError, match=rf"lower it below {most + 1}$"):
+        plans(f"--learning-rate 1e-4 1e-2 --pbt-every {most + 1}")
+
+
 def test_waves_are_as_equal_as_can_be():
     (plan,) = plans("--seeds 11 --learning-rate 1e-4 1e-3")
     parts = sweep.waves(plan, 5)
@@ -125,8 +161,17 @@ REFUSED = {
     "--hidden-sizes a": "--hidden-sizes takes widths",
     "--pbt-every 100": "needs something to perturb",
     "--pbt-every 100 --learning-rate 1e-3 1e-2 --pbt-fraction .6": "--pbt-fraction must be",
-    "--samples 0": "--samples must be at least 1",
-    "--wave -1": "--wave must be at least 0",
+    "--pbt-every 100 --learning-rate 1e-3 1e-2 --batch-size 16 32": "the values of --batch-size take one each",
+    "--pbt-every 99000 --learning-rate 1e-3 1e-2": "--pbt-every 99000 leaves no generation",
+    "--samples 0": "--samples must be",
+    "--samples 8 --learning-rate 1e-3 1e-2": "--samples belongs to --sweep random",
+    "--pbt-fraction .3": "--pbt-fraction belongs to --pbt-every",
+    "--pbt-replay copy": "--pbt-replay belongs to --pbt-every",
+    "--learning-rate 1e-3 1e-3": "--learning-rate has the value 0.001 twice",
+    "--discount .9 .99 .9900000001": "--discount has the value 0.99 twice",  # in 32 bits
+    "--n-step 1 2 1": "--n-step has the value 1 twice",
+    "--sweep random --learning-rate 1e-3 1e-2 --seed 4294967281": "--seed must be from 0 to 2^32 - 16",
+    "--wave -1": "--wave must be",
 }
 
 
@@ -153,6 +198,67 @@ def test_the_ranking_is_by_mean():
     assert found[0]["setting"] == {"n_step": 2, "learning_rate": 0.1}
     assert found[1]["ci95"] == statistics.interval([3.0, 5.0])
     assert [r["agents"] for r in found] == [2, 2, 2]
+
+
+def test_agents_that_are_not_finite_count_and_have_no_return(tmp_path, capsys):
+    """None of their parts in a mean; one agent has no interval, and a setting without any is last."""
+    (plan,) = plans("--learning-rate 1e-4 1e-3 1e-2 --seeds 2")
+    returns = np.array([np.nan, 5.0, 7.0, 9.0, np.nan, np.nan])
+    result = {"evaluation": statistics.summary(returns[:, None]), "agents": 6}
+    assert result["evaluation"]["per_agent"] == [None, 5.0, 7.0, 9.0, None, None]
+    found = sweep.rows([plan], [result])
+    RunFolder(tmp_path).write_rows(tmp_path / "sweep.csv", found)
+    assert [r["return"] for r in table(tmp_path)] == ["", "5", "7", "9", "", ""]
+    order = sweep.ranking(found, ["learning_rate"])
+    assert [(r["setting"]["learning_rate"], r["agents"], r["non_finite"], r["mean"]) for r in order] == [
+        (1e-3, 2, 0, 8.0), (1e-4, 2, 1, 5.0), (1e-2, 2, 2, None),
+    ]  # fmt: skip
+    assert [r["ci95"] for r in order] == [statistics.interval([7.0, 9.0]), None, None]
+    show_ranking(Console(), order)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[2:] for line in lines[-2:]] == [["2", "1", "5.00", "-", "5.00"], ["2", "2", "-", "-", "-"]]
+    plots.swept(found, "learning_rate", tmp_path / "figure.png")
+    assert sweep.best(plan, returns).tolist() == [2, 3]
+    assert sweep.best(plan, np.array([9.0, np.nan, 7.0, 8.0, 1.0, 1.0])).tolist() == [0]  # as the ranking has it
+    assert statistics.of_agents([3.0, np.nan], 1)["ci95"] is None
+
+
+def test_what_an_agent_began_and_ended_with():
+    """Of population-based training the ranking is of agents, by what they ended with, and one is the best."""
+    (plan,) = plans("--sweep random --samples 3 --learning-rate 1e-4 1e-3 --discount .9 .99 --pbt-every 1000")
+    ends = Hyper(learning_rate=np.array([3e-4, 2e-4, 1e-4, 9.0]), discount=np.array([0.91, 0.92, 0.93, 9.0]))
+    result = {"evaluation": {"per_agent": [2.0, 3.0, 1.0]}} | sweep.evolved(plan, ends)
+    found = sweep.rows([plan], [result])
+    assert list(found[0])[4:] == ["learning_rate", "discount", "final_learning_rate", "final_discount", "return"]
+    assert [r["learning_rate"] for r in found] == list(plan.hyper.learning_rate)
+    assert [r["final_discount"] for r in found] == [0.91, 0.92, 0.93]
+    order = sweep.ranking(found, sweep.compared([plan]))
+    assert order[0]["setting"] == {"agent": 1, "final_learning_rate": 2e-4, "final_discount": 0.92}
+    assert [r["mean"] for r in order] == [3.0, 2.0, 1.0]
+    assert sweep.agents_of(found, order[0]["setting"]) == [1]
+    assert sweep.best(plan, np.array([2.0, 3.0, 1.0])).tolist() == [1]
+    assert sweep.evolved(dataclasses.replace(plan, evolution=None), ends) == {}
+
+
+def test_gymnasium_of_parts():
+    """Each part has played its own best; together, those of them that are the best of all, counted through."""
+
+    def part(scores, agents=None):
+        played = statistics.of_agents(scores, 10) | ({} if agents is None else {"agents": agents})
+        many = len(scores) if agents is None else 4
+        return {
+            "env": "", "algo": "", "agents": many, "env_steps": 1, "updates": 1, "compile_seconds": 0.0,
+            "run_seconds": 1.0, "evaluation": statistics.of_agents([1.0] * many, 10), "non_finite": [],
+            "gymnasium": played,
+        }  # fmt: skip
+
+    whole = sweep.joined([part([1.0, 2.0]), part([4.0])])["gymnasium"]
+    assert whole == statistics.of_agents([1.0, 2.0, 4.0], 10)
+    two = [part([1.0, 2.0], [0, 1]), part([5.0, 6.0], [2, 3])]
+    best = sweep.joined(two, [6, 7])["gymnasium"]
+    assert best == statistics.of_agents([5.0, 6.0], 10) | {"agents": [6, 7]}
+    assert sweep.joined(two, [2, 3])["gymnasium"] is None  # nobody played them
+    assert sweep.joined([part([1.0]) | {"gymnasium": None}, part([2.0]) | {"gymnasium": None}])["gymnasium"] is None
 
 
 def test_the_interquartile_mean():
@@ -236,9 +342,26 @@ def test_population_based_training_resumes_exactly(tmp_path, stop_at):  # noqa: 
     assert len(lines) == 5 * 3  # iterations 83, 103, 123 of 125; the warm-up ends at 63
     copies = [r for r in lines if r["agent"] != r["parent"]]
     assert len(copies) == 3
-    before = {r["agent"]: float(r["learning_rate"]) for r in lines[:5]}
-    for r in copies[1:]:
-        assert float(r["learning_rate"]) != pytest.approx(before[r["agent"]], rel=1e-3)
+    rates = initial = [float(r["learning_rate"]) for r in table(tmp_path / "run")]
+    for generation in (lines[:5], lines[5:10], lines[10:]):
+        for r in generation:
+            parent = rates[int(r["parent"])]
+            allowed = [parent] if r["agent"] == r["parent"] else np.clip([parent * 1.2, parent / 1.2], 1e-3, 1e-2)
+            assert any(float(r["learning_rate"]) == pytest.approx(x, rel=1e-5) for x in allowed)
+        rates = [float(r["learning_rate"]) for r in generation]
+    metrics = rows(tmp_path / "run")
+    for k in range(5):  # the first score is of episodes that ended after the warm-up
+        mine = [r for r in metrics if r["agent"] == str(k) and 1008 < int(r["updates"]) * 8 + 1008 <= 1328]
+        ended = [(float(r["return"]) * int(r["episodes"]), int(r["episodes"])) for r in mine if r["return"]]
+        assert float(lines[k]["score"]) == pytest.approx(np.divide(*np.sum(ended, 0)), rel=1e-6)
+    ends = [float(r["final_learning_rate"]) for r in table(tmp_path / "run")]
+    np.testing.assert_allclose(ends, [float(r["learning_rate"]) for r in lines[-5:]], rtol=1e-6)
+    assert ends != initial
+    order, scores = result(tmp_path / "run")["ranking"], result(tmp_path / "run")["evaluation"]["per_agent"]
+    assert [r["mean"] for r in order] == sorted(scores, reverse=True)
+    assert order[0]["setting"].keys() == {"agent", "final_learning_rate"}
+    assert result(tmp_path / "run")["gymnasium"]["agents"] == [order[0]["setting"]["agent"]]
+    assert not list((tmp_path / "run").glob("sweep_*.png"))
     a, b = (
         [without(["seconds"], row) for row in rows(tmp_path / name)] for name in ("whole", "run")
     )  # fmt: skip
@@ -246,12 +369,36 @@ def test_population_based_training_resumes_exactly(tmp_path, stop_at):  # noqa: 
 
 
 def test_parts_share_one_compiled_program():
-    (plan,) = plans("--seeds 4")
+    """Also those with fewer agents, and after the whole plan was looked at for its size."""
+    (plan,) = plans("--seeds 5")
     session = Session(RunFolder(Path("run")), [plan], 1)
     env = envs.make("CartPole-v1")
-    first, second = (session.run(part, env) for part in sweep.waves(plan, 2))
-    assert isinstance(first, Run)
-    assert first.programs is second.programs
-    assert first.plan.seeds == (0, 1)
-    assert second.plan.seeds == (2, 3)
-    assert Hyper(*first.plan.hyper) == plan.hyper
+    assert session.run(plan, env).size == 5
+    session.plans = sweep.waves(plan, 2)
+    runs = [session.run(part, env) for part in session.plans]
+    assert all(run.programs is runs[0].programs for run in runs)
+    assert [run.size for run in runs] == [2, 2, 2]
+    assert [run.plan.seeds for run in runs] == [(0, 1), (2, 3), (4,)]
+    assert Hyper(*runs[0].plan.hyper) == plan.hyper
+
+
+@pytest.mark.slow
+def test_waves_of_one_setting_leave_what_one_run_leaves(tmp_path, monkeypatch):
+    """Metrics, curve, evaluation and Gymnasium of all agents, from one compiled program."""
+    words, made, compile_of = [*TINY["dqn"], "--seeds", "3"], [], Run.compile
+
+    def compiling(run, fresh):
+        made.append(len(run.programs))
+        compile_of(run, fresh)
+
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    monkeypatch.setattr(Run, "compile", compiling)
+    assert main([*words, "--wave", "2", "--out", str(tmp_path / "waves")]) == 0
+    assert made == [0, 3, 3]  # before anything is written, and for each wave
+    one, two = ([without(["seconds"], row) for row in rows(tmp_path / name)] for name in ("whole", "waves"))
+    assert one == two
+    one, two = (result(tmp_path / name) for name in ("whole", "waves"))
+    for name in ("agents", "env_steps", "evaluation", "gymnasium", "non_finite"):
+        assert one[name] == two[name]
+    assert (tmp_path / "waves" / "curve.png").exists()
+    assert "ranking" not in two

@@ -83,32 +83,39 @@ class ProgressBar:
 def show_ranking(console: Console, ranking: list[dict], most: int = 20) -> None:
     """The best settings of a sweep."""
     names = list(ranking[0]["setting"])
-    table = Table("", *names, "agents", "mean", "95 %", "interquartile mean", box=None, pad_edge=False)
+    sick = any(found["non_finite"] for found in ranking)
+    counts = ["agents", "non-finite"] if sick else ["agents"]
+    table = Table("", *names, *counts, "mean", "95 %", "interquartile mean", box=None, pad_edge=False)
     console.width = max(console.width, 132)  # a pipe has no width to respect
     for k, found in enumerate(ranking[:most], 1):
         values = [_short(value) for value in found["setting"].values()]
-        low, high = found["ci95"]
-        table.add_row(
-            str(k), *values, str(found["agents"]), f"{found['mean']:.2f}", f"{low:.2f} to {high:.2f}",
-            f"{found['interquartile_mean']:.2f}",
-        )  # fmt: skip
+        agents = [str(found["agents"]), str(found["non_finite"])][: len(counts)]
+        means = [_number(found["mean"]), _interval(found["ci95"]), _number(found["interquartile_mean"])]
+        table.add_row(str(k), *values, *agents, *means)
     console.print(table)
     if len(ranking) > most:
-        console.print(f"and {len(ranking) - most} more settings in sweep.csv")
+        console.print(f"and {len(ranking) - most} more in sweep.csv")
 
 
 def _short(value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else text(value)
 
 
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _interval(ends: list[float] | None) -> str:
+    return "-" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
+
+
 def conclude(console: Console, result: dict, folder: RunFolder, split: dict) -> None:
     """The last lines: how good, how fast, where it is."""
     for place in ("evaluation", "gymnasium"):
         if found := result[place]:
-            low, high = found["ci95"]
             name = "greedy" if place == "evaluation" else "greedy in Gymnasium"
-            interval = f"95 % {low:.2f} to {high:.2f}"
-            whose = ", the best setting" if "agents" in found else ""
+            interval = f"95 % {_interval(found['ci95'])}"
+            whose = ", first in the ranking" if "agents" in found and "ranking" in result else ""
             console.print(
                 f"{name}{whose}: {found['mean']:.2f} ({interval}) over {found['episodes']} episodes per agent"
             )

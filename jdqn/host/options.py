@@ -9,13 +9,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+import numpy as np
 import tyro
 
-from ..config import Config, ConfigError, Hyper, ticks_per_iteration
+from ..config import Config, ConfigError, Hyper, ticks_per_iteration, total_iterations, warm_up_iterations
 from ..presets import defaults
 from ..validation import validate_config, validate_hyper
 from . import sweep
-from .checks import check_agents, check_options, check_plans
+from .checks import check_agents, check_options, check_plans, flag
+from .folder import text
 from .plan import Evolution, Plan
 
 PROGRAM = "python -m jdqn.run"
@@ -55,7 +57,7 @@ class Options:
     algo: str = "dqn"
     """Algorithm, a row of presets.py; it sets the defaults of the settings below."""
     seeds: int = 1
-    """Agents to train side by side of each setting, with seeds seed, seed + 1, ..."""
+    """Agents to train side by side of each setting, with seeds seed, seed + 1, ...; in a grid the same for each."""
     seed: int = 0
     """Seed of the first agent."""
     sweep: Literal["grid", "random"] = "grid"
@@ -170,11 +172,19 @@ def plans_of(options: Options) -> list[Plan]:
     if len(values["total_steps"]) > 1:
         raise ConfigError("--total-steps takes one value: schedules follow it, so sweep over it in separate runs")
     check_agents(agents_wanted(options))
+    _refuse_unused(options)
+    _refuse_equals(several)
+    apart = options.sweep == "random" or options.pbt_every > 0
+    if apart and options.seed > 2**32 - agents_wanted(options):
+        raise ConfigError(
+            f"--seed must be from 0 to 2^32 - {agents_wanted(options)}, for every agent has a seed of its own, got "
+            f"{options.seed}"
+        )
     ends: dict[str, Any] = {name: listed for name, listed in several.items() if name in Hyper._fields}
     validate_hyper(Hyper(**ends))  # before something is drawn between them
     draw = options.sweep == "random"
     settings = sweep.random(several, options.samples, options.seed) if draw else sweep.grid(several)
-    found = sweep.plans(plan, settings)
+    found = sweep.plans(plan, settings, apart)
     for part in found:
         validate_config(part.config)
         validate_hyper(part.hyper)
@@ -208,7 +218,33 @@ def hidden_sizes(words: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
         raise ConfigError(f"--hidden-sizes takes widths like 64 64, or 64,64 128,128 to sweep, got {told}") from error
 
 
+def _refuse_unused(options: Options) -> None:
+    """Refuse what belongs to a flag that is not given."""
+    for name, owner, given in (
+        ("samples", "--sweep random", options.sweep == "random"),
+        ("pbt_fraction", "--pbt-every", options.pbt_every > 0),
+        ("pbt_replay", "--pbt-every", options.pbt_every > 0),
+    ):
+        if not given and getattr(options, name) != getattr(Options, name):
+            raise ConfigError(f"{flag(name)} belongs to {owner}: give that too, or leave {flag(name)} out")
+
+
+def _refuse_equals(several: dict[str, tuple]) -> None:
+    """Refuse a value that is there twice: its agents would be the same ones."""
+    for name, listed in several.items():
+        trained = [np.float32(x) if isinstance(x, float) else x for x in listed]
+        for k, value in enumerate(listed):
+            if trained[k] in trained[:k]:
+                raise ConfigError(f"{flag(name)} has the value {text(value)} twice: give every value once")
+
+
 def _evolution(options: Options, plan: Plan, several: dict[str, tuple]) -> Evolution:
+    for name in several:
+        if name in sweep.CONFIG:
+            raise ConfigError(
+                f"--pbt-every compares the agents of one program, and the values of {flag(name)} take one each: give "
+                "it one value, and start a run for each"
+            )
     ranges = {
         name: (float(min(listed)), float(max(listed))) for name, listed in several.items() if name in Hyper._fields
     }
@@ -218,7 +254,13 @@ def _evolution(options: Options, plan: Plan, several: dict[str, tuple]) -> Evolu
         )
     if plan.agents < 2:
         raise ConfigError("--pbt-every needs two agents or more to choose from: raise --samples or --seeds")
-    every = max(1, options.pbt_every // ticks_per_iteration(plan.config))
+    ticks, warm_up, total = (f(plan.config) for f in (ticks_per_iteration, warm_up_iterations, total_iterations))
+    every = max(1, options.pbt_every // ticks)
+    if warm_up + every >= total:
+        raise ConfigError(
+            f"--pbt-every {options.pbt_every} leaves no generation between the warm-up, which ends at step "
+            f"{warm_up * ticks}, and the end at {total * ticks}: lower it below {(total - warm_up) * ticks}"
+        )
     return Evolution(every, options.pbt_fraction, options.pbt_replay == "copy", ranges)
 
 

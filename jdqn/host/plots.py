@@ -65,7 +65,8 @@ def swept(rows: list[dict], name: str, path: Path) -> None:
     for place, group in zip(places, groups, strict=True):
         axes.plot([place] * len(group), group, "o", color="tab:blue", alpha=0.35, markersize=4)
     if len(values) < len(rows):  # several agents a value
-        low, high = np.transpose([interval(group, resamples=1000) for group in groups])
+        none = [np.nan, np.nan]  # one agent has no interval
+        low, high = np.transpose([interval(group, resamples=1000) if len(group) > 1 else none for group in groups])
         axes.fill_between(places, low, high, color="tab:blue", alpha=0.2, linewidth=0)
         axes.plot(places, [np.mean(group) for group in groups], color="tab:blue", linewidth=2, marker="s")
     if not numbers:

@@ -26,11 +26,14 @@ def summary(returns) -> dict:
 
 
 def of_agents(per_agent, episodes: int) -> dict:
-    """Describe the mean returns [agents] of so many episodes each; those that are nan are left out, and None."""
+    """Describe the mean returns [agents] of so many episodes each; those that are nan are left out, and None.
+
+    One number has no interval.
+    """
     known = [float(x) for x in per_agent if x is not None and np.isfinite(x)]
     return {
         "episodes": episodes,
         "mean": float(np.mean(known)),
-        "ci95": interval(known),
+        "ci95": interval(known) if len(known) > 1 else None,
         "per_agent": [float(x) if x is not None and np.isfinite(x) else None for x in per_agent],
     }

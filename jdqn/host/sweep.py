@@ -1,7 +1,10 @@
 """From values on the command line to the plans of a sweep, and from their results to a ranking."""
 
+import csv
 import dataclasses
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,21 +38,27 @@ def random(values: dict[str, tuple], samples: int, seed: int) -> list[Setting]:
     return [{name: drawn[name][k] for name in values} for k in range(samples)]
 
 
-def plans(plan: Plan, settings: list[Setting]) -> list[Plan]:
-    """`plan` for each setting and seed: one plan, and so one program, for each distinct Config."""
-    groups: dict[Config, list[Hyper]] = {}
-    for setting in settings:
+def plans(plan: Plan, settings: list[Setting], apart: bool = False) -> list[Plan]:
+    """`plan` for each setting and seed: one plan, and so one program, for each distinct Config.
+
+    Every setting is trained with the seeds of `plan`, so that settings are compared in the same worlds; `apart`, each
+    takes the seeds that follow those of the one before, so that no two agents share their random numbers.
+    """
+    groups: dict[Config, list[tuple[Hyper, int]]] = {}  # (hyper, seed) of each agent
+    for k, setting in enumerate(settings):
         config = dataclasses.replace(plan.config, **{k: v for k, v in setting.items() if k in CONFIG})
         hyper = plan.hyper._replace(**{k: v for k, v in setting.items() if k not in CONFIG})
-        groups.setdefault(config, []).append(hyper)
+        first = k * plan.agents if apart else 0
+        groups.setdefault(config, []).extend((hyper, first + seed) for seed in plan.seeds)
     swept = {name for setting in settings for name in setting if name not in CONFIG}
     found = []
-    for config, hypers in groups.items():
+    for config, agents in groups.items():
         fields: dict[str, Any] = {
-            name: tuple(float(getattr(h, name)) for h in hypers for _ in plan.seeds) if name in swept else value
+            name: tuple(float(getattr(hyper, name)) for hyper, _ in agents) if name in swept else value
             for name, value in plan.hyper._asdict().items()
         }
-        found.append(dataclasses.replace(plan, config=config, hyper=Hyper(**fields), seeds=plan.seeds * len(hypers)))
+        seeds = tuple(seed for _, seed in agents)
+        found.append(dataclasses.replace(plan, config=config, hyper=Hyper(**fields), seeds=seeds))
     return found
 
 
@@ -78,6 +87,25 @@ def swept(parts: list[Plan]) -> list[str]:
     return names + [name for name in Hyper._fields if any(isinstance(getattr(p.hyper, name), tuple) for p in parts)]
 
 
+def compared(parts: list[Plan]) -> list[str]:
+    """Columns of `rows` that the ranking tells apart by: the setting, or the agent where agents change theirs."""
+    evolution = parts[0].evolution
+    return ["agent", *map(final, evolution.ranges)] if evolution else swept(parts)
+
+
+def final(name: str) -> str:
+    """The column of a field of Hyper as it was at the end of population-based training."""
+    return f"final_{name}"
+
+
+def evolved(plan: Plan, hyper: Hyper) -> dict[str, Any]:
+    """What a result says of `hyper`, fields [S] or more: the numbers that population-based training ended with."""
+    if plan.evolution is None:
+        return {}
+    numbers = hyper._asdict()
+    return {"final": {name: np.asarray(numbers[name])[: plan.agents].tolist() for name in plan.evolution.ranges}}
+
+
 def rows(parts: list[Plan], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row per agent: where it is, what tells it apart, and how it did."""
     names, found = swept(parts), list[dict[str, Any]]()
@@ -87,42 +115,79 @@ def rows(parts: list[Plan], results: list[dict[str, Any]]) -> list[dict[str, Any
             found.append(
                 {"agent": len(found), "part": number, "agent_of_part": k, "seed": seed}
                 | {name: values[name] for name in names}
+                | {final(name): numbers[k] for name, numbers in result.get("final", {}).items()}
                 | {"return": result["evaluation"]["per_agent"][k]}
             )
     return found
 
 
 def ranking(table: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any]]:
-    """The settings of a sweep, the best first: mean over seeds with its interval, and interquartile mean."""
-    groups: dict[tuple, list[float]] = {}
+    """The settings of a sweep, the best first: mean over agents with its interval, and interquartile mean.
+
+    Agents that are not finite any more have no return: they are counted, and a setting with no other comes last.
+    """
+    groups: dict[tuple, list[float | None]] = {}
     for row in table:
-        scores = groups.setdefault(tuple(row[name] for name in names), [])
-        scores.extend([] if row["return"] is None else [row["return"]])  # None was not finite any more
-    found = [
-        {
-            "setting": dict(zip(names, values, strict=True)),
-            "agents": len(scores),
-            "mean": float(np.mean(scores)),
-            "ci95": interval(scores),
-            "interquartile_mean": interquartile_mean(scores),
-        }
-        for values, scores in groups.items()
-        if scores
-    ]
-    return sorted(found, key=lambda setting: -setting["mean"])
+        groups.setdefault(tuple(row[name] for name in names), []).append(row["return"])
+    found = []
+    for values, returns in groups.items():
+        scores = [x for x in returns if x is not None]
+        found.append(
+            {
+                "setting": dict(zip(names, values, strict=True)),
+                "agents": len(returns),
+                "non_finite": len(returns) - len(scores),
+                "mean": float(np.mean(scores)) if scores else None,
+                "ci95": interval(scores) if len(scores) > 1 else None,
+                "interquartile_mean": interquartile_mean(scores) if scores else None,
+            }
+        )
+    return sorted(found, key=lambda setting: -np.inf if setting["mean"] is None else setting["mean"], reverse=True)
+
+
+def agents_of(table: list[dict[str, Any]], setting: Setting) -> list[int]:
+    """The agents of a setting of the ranking."""
+    return [row["agent"] for row in table if all(row[name] == value for name, value in setting.items())]
 
 
 def best(plan: Plan, scores: np.ndarray) -> np.ndarray:
-    """The agents of the setting with the best mean of scores [S]; all of them if there is only one setting."""
-    agents: dict[Hyper, list[int]] = {}
-    for k in range(plan.agents):
-        agents.setdefault(plan.hyper_of(k), []).append(k)
-    scores = np.where(np.isnan(scores), -np.inf, scores)
+    """The agents that the ranking by scores [S] puts first; all of them if there is only one setting.
+
+    Scores that are nan are of agents that are not finite any more; none of those is among them.
+    """
+    agents: dict[Any, list[int]] = {}
+    for k in np.flatnonzero(np.isfinite(scores)).tolist():
+        agents.setdefault(k if plan.evolution else plan.hyper_of(k), []).append(k)
     return np.array(max(agents.values(), key=lambda group: scores[group].mean()))
 
 
-def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result of a run in several parts."""
+def are_waves(parts: list[Plan]) -> bool:
+    """The parts are one program's, and differ in their agents only."""
+    return all(part.config == parts[0].config for part in parts)
+
+
+def joined_metrics(parts: list[Path]) -> list[dict[str, Any]]:
+    """The rows of the metrics.csv of all waves as one run of all agents would have them: report after report.
+
+    Nothing if the waves do not have the same reports, which may be changed between them.
+    """
+    tables = []
+    for path in parts:
+        with path.open() as file:
+            lines = list(csv.DictReader(file))
+        agents = len({line["agent"] for line in lines})
+        tables.append([lines[k : k + agents] for k in range(0, len(lines), agents)])
+    if len({tuple(report[0]["updates"] for report in table) for table in tables}) > 1:
+        return []
+    return [
+        row | {"agent": k}
+        for reports in zip(*tables, strict=True)
+        for k, row in enumerate(row for report in reports for row in report)
+    ]
+
+
+def joined(results: list[dict[str, Any]], chosen: list[int] | None = None) -> dict[str, Any]:
+    """The result of a run in several parts, of whose agents those `chosen` are the best; all if not given."""
     agents = [result["agents"] for result in results]
     seconds = sum(result["run_seconds"] for result in results)
     steps = sum(result["env_steps"] * number for result, number in zip(results, agents, strict=True))
@@ -140,8 +205,23 @@ def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
         "evaluation": of_agents(each, results[0]["evaluation"]["episodes"]),
         "non_finite": [found | {"part": k} for k, result in enumerate(results) for found in result["non_finite"]],
         "best_checkpoint": None,
-        "gymnasium": None,
+        "gymnasium": _joined_gymnasium(results, range(sum(agents)) if chosen is None else chosen),
     }
+
+
+def _joined_gymnasium(results: list[dict[str, Any]], chosen: Sequence[int]) -> dict[str, Any] | None:
+    """What those of the agents `chosen` reached that were played: every part has played its own best."""
+    first, found = 0, dict[int, float]()
+    for result in results:
+        if played := result["gymnasium"]:
+            agents = played.get("agents", range(result["agents"]))
+            found |= dict(zip((first + k for k in agents), played["per_agent"], strict=True))
+        first += result["agents"]
+    agents = [k for k in found if k in chosen]
+    if not agents:
+        return None
+    episodes = next(result["gymnasium"]["episodes"] for result in results if result["gymnasium"])
+    return of_agents([found[k] for k in agents], episodes) | ({} if len(agents) == first else {"agents": agents})
 
 
 def refuse_empty(values: dict[str, tuple]) -> None:
