@@ -3,9 +3,10 @@
     python experiments/population_based.py [--first-seed 0] [--repetitions 20]
 
 Acrobot, 16 agents of 60,000 steps each, `dqn` with learning rate, discount, final epsilon and target rate drawn over
-ranges so wide that most draws are bad. Both searches begin with the same 16 draws. Random search trains them to the
-end; population-based training lets the worst fifth copy the best every 6,000 steps. Each then offers the agent with the
-best training return in the last tenth of its run, which is judged by 100 greedy episodes that neither has seen.
+ranges so wide that most draws are bad. Both searches begin with the same 16 draws, each with a seed of its own. Random
+search trains them to the end; population-based training lets the worst fifth copy the best every 6,600 steps. Each then
+offers the agent with the best training return in the last tenth of its run, before which the last generation came: all
+that is judged is of the agent as it is offered. The offer is judged by 100 greedy episodes that neither has seen.
 """
 
 import argparse
@@ -32,7 +33,8 @@ WORDS = shlex.split(
     "--discount .8 .9999 --epsilon-end .01 .9 --target-update-rate .01 1 --learning-rate-final-fraction 1 "
     "--epsilon-steps 10000"
 )
-WAYS = {"random search": [], "population-based": ["--pbt-every", "6000"]}
+WAYS = {"random search": [], "population-based": ["--pbt-every", "6600"]}
+LATE = 0.9  # of all updates; the last generation comes at 0.894
 
 
 def search(way: str, seed: int) -> dict[str, float]:
@@ -41,12 +43,20 @@ def search(way: str, seed: int) -> dict[str, float]:
         folder = Path(where) / "run"
         if status := run([*WORDS, *WAYS[way], "--seed", str(seed), "--episodes", "100", "--out", str(folder)]):
             raise SystemExit(status)
-        scores = json.loads((folder / "result.json").read_text())["evaluation"]["per_agent"]
+        evaluation = json.loads((folder / "result.json").read_text())["evaluation"]
         metrics = read_metrics(folder / "metrics.csv")
-    late = metrics["env_steps"] > 0.9 * metrics["env_steps"][-1].mean()
-    training = np.nanmean(np.where(late, metrics["return"], np.nan), axis=0)
-    offered = int(np.nanargmax(training))
-    return {"offered": scores[offered], "best": max(scores), "mean": float(np.mean(scores)), "agent": offered}
+    scores = np.array(evaluation["per_agent"], float)  # nan where an agent is not finite any more
+    offered = int(np.nanargmax(np.where(np.isfinite(scores), judged(metrics), np.nan)))
+    found = {"offered": scores[offered], "best": np.nanmax(scores), "mean": np.nanmean(scores)}
+    return {name: float(value) for name, value in found.items()} | {"agent": offered}
+
+
+def judged(metrics: dict[str, np.ndarray]) -> np.ndarray:
+    """Mean return [S] of the training episodes that ended late; nan where none did."""
+    late = metrics["updates"] > LATE * metrics["updates"][-1]
+    episodes = np.where(late, metrics["episodes"], 0)
+    total = np.where(episodes > 0, metrics["return"] * episodes, 0).sum(0)
+    return np.divide(total, episodes.sum(0), out=np.full(total.shape, np.nan), where=episodes.sum(0) > 0)
 
 
 def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
