@@ -17,8 +17,9 @@ from test_targets import random_rows
 from test_trainer import LENGTH, counter
 
 import jdqn
-from jdqn import heads, networks, replay, sum_tree, targets
+from jdqn import heads, networks, parallel, replay, sum_tree, targets
 from jdqn.config import Hyper
+from jdqn.shards import AGENTS, WHOLE, Shards
 
 DISCOUNT = 0.9
 
@@ -241,6 +242,30 @@ def test_no_branch_holds_the_replay(kind):
     assert found_in(selected) == {"select_n"}
     with pytest.raises(ValueError, match="clock was batched"):  # a cond that becomes one is refused besides
         found_in(own_flag)
+
+
+@pytest.mark.parametrize("company", ["one at a time", "two at a time", "shards"])
+@pytest.mark.parametrize("kind", ["uniform", "prioritised"])
+def test_no_branch_holds_the_replay_of_a_population(kind, company):
+    """What the program runs: agents in turns or side by side, or one agent in shards."""
+    count, capacity = 2, 2**16
+    sizes = dict(replay=kind, replay_size=capacity, num_envs=4, batch_size=8, hidden_sizes=(8,))
+    config, hyper = jdqn.preset("dqn", "", **sizes)
+    trainer = jdqn.build(config, counter(), Shards(count, (AGENTS,)) if company == "shards" else WHOLE)
+
+    def faulty(state, hyper, i):
+        return jax.lax.cond(i > 10, lambda: trainer.step(state, hyper, i), lambda: trainer.warm_up(state, hyper, i))
+
+    def found_in(trainer):
+        at_once = 1 if company == "one at a time" else count
+        population = parallel.over_shards(trainer) if company == "shards" else parallel.over_agents(trainer, at_once)
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
+        state, sums = jax.eval_shape(lambda keys: population.start(keys, hyper), keys)
+        closed = jax.make_jaxpr(lambda state, sums: population.advance(state, hyper, sums, 20, 22))(state, sums)
+        return set(branched(closed.jaxpr, capacity))
+
+    assert found_in(trainer) == set()
+    assert found_in(trainer._replace(step=faulty)) == {"cond"}
 
 
 # (f) Binary observations
