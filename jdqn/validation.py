@@ -250,10 +250,11 @@ def _numbers(value: Any) -> np.ndarray | None:
     """Python numbers or arrays -> float64 [numbers]; None if they are anything else, or none at all."""
     try:
         values = np.ravel(np.asarray(value))
-        whole = values.dtype.kind == "O" and all(_is_whole(x) for x in values)  # beyond 64 bits
-        return values.astype(np.float64) if values.size and (whole or values.dtype.kind in "iuf") else None
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError):
         return None
+    if values.dtype.kind in "iu" and any(abs(int(x)) >= 2**31 for x in values):
+        return None  # whole numbers stay such when they are traced, and have 32 bits
+    return values.astype(np.float64) if values.size and values.dtype.kind in "iuf" else None
 
 
 def _is_whole(value: Any) -> bool:

@@ -303,7 +303,7 @@ def test_what_lies_at_the_ends_of_a_range_works():
         ["--seeds", "1048576"],
         ["--reports", "10_000_000_000_000", "--checkpoint-every", "1e-9", "--episodes", "1000000"],
         ["--batch-size", "16000"],
-        ["--pbt-every", "2147483647", "--pbt-fraction", "0.5", "--discount", "0", "1"],
+        ["--pbt-every", "50000", "--pbt-fraction", "0.5", "--discount", "0", "1"],
         ["--learning-rate", "3.4e38", "2e-38", "--learning-rate-final-fraction", "0"],
         ["--env-params", "max_steps_in_episode=1", "gravity=-9.8"],
         ["--distributed", "--num-hosts", "2", "--host-index", "1"],
