@@ -137,6 +137,16 @@ def test_an_observation_that_is_not_one_array_is_refused():
         envs.from_gymnax(fake, None, "mine")
 
 
+def test_an_object_that_does_not_follow_gymnax_is_told_what_it_lacks():
+    with pytest.raises(jdqn.ConfigError, match=r"^mine must follow gymnax, with action_space\(params\) .*_space'"):
+        envs.from_gymnax(SimpleNamespace(), None, "mine")
+    gym, params = gymnax.make("CartPole-v1")
+    names = "action_space", "observation_space", "reset_env", "step_env"  # and no is_truncated, as in gymnax 0.0.9
+    old = SimpleNamespace(**{name: getattr(gym, name) for name in names})
+    with pytest.raises(jdqn.ConfigError, match=r"^mine must follow gymnax, and has no is_truncated: write it"):
+        envs.from_gymnax(old, params, "mine")
+
+
 def mnist_files(folder, monkeypatch, cut=None):
     """Put three tiny digits, as the published files hold them, where gymnax looks."""
     images = struct.pack(">IIII", 2051, 3, 28, 28) + bytes(range(256)) * 9 + bytes(48)
