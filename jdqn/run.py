@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -22,13 +23,14 @@ from .host.console import ProgressBar, conclude, describe, list_algorithms, show
 from .host.folder import RunFolder, read_metrics
 from .host.health import Sick
 from .host.options import Options, parse
-from .host.processes import fetch, first, meet, wait_for_all
+from .host.processes import Agreed, agree, fetch, first, meet, together, wait_for_all
 from .host.program import Run
 from .host.session import Session, begin, resume, write_plans
 from .host.signals import Interrupted
 from .host.statistics import summary
 from .host.training import Training
 
+LOST = "gloo|heartbeat|coordination|connection|unavailable|deadline|barrier"  # what JAX says when a host is lost
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -45,7 +47,9 @@ def main(arguments: list[str]) -> int:
         if options.list:
             list_algorithms(console)
             return 0
-        session = resume(options, arguments) if options.resume else begin(options)
+        (now,) = agree(time.time())
+        with together():
+            session = resume(options, arguments) if options.resume else begin(options, now)
         again = f"go on with python -m jdqn.run --resume {session.folder.path}"
         keep_compiled(options.compilation_cache)
         if options.resume and session.folder.result.exists() and not session.longer:
@@ -74,7 +78,10 @@ def main(arguments: list[str]) -> int:
         tell(f"{error}; the last checkpoint is from before")
         return 1
     except ConfigError as error:
-        tell(str(error))
+        if first() or not isinstance(error, Agreed):
+            tell(str(error))
+        if jax.process_count() > 1 and not isinstance(error, Agreed):
+            leave(2)
         return 2
 
 
@@ -91,16 +98,21 @@ def warn(sentence: str) -> None:
 
 def leave_the_others(error: Exception, folder: RunFolder) -> None:
     """End this process of several, at once: leaving politely would wait for a host that may be lost."""
-    if not isinstance(error, jax.errors.JaxRuntimeError):
-        traceback.print_exception(error)
     reason = (str(error).strip() or repr(error)).splitlines()[0]
-    print(
-        f"error: this host is out of step, probably because another host was lost ({reason}): start all of them again "
-        f"with --resume {folder.path}",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(1)
+    if isinstance(error, jax.errors.JaxRuntimeError) and re.search(LOST, str(error), re.IGNORECASE):
+        what = f"this host is out of step, probably because another host was lost ({reason})"
+    else:
+        traceback.print_exception(error)
+        what = f"this host failed ({reason})"
+    tell(f"{what}: start all of them again with --resume {folder.path}")
+    leave(1)
+
+
+def leave(status: int) -> None:
+    """End this process now: neither a checkpoint that is being written nor another host is waited for."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def keep_compiled(where: str) -> None:
@@ -111,28 +123,35 @@ def keep_compiled(where: str) -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def train(console: Console, session: Session, options: Options, split: dict[str, float]) -> None:
-    """Train plan after plan, then compare the settings if there are several."""
+def prepare(console: Console, session: Session, options: Options, split: dict[str, float]) -> list[Run]:
+    """Everything that can be refused is refused here, on all hosts alike, before the first file is touched."""
     began, fresh, folder = time.perf_counter(), options.resume is None, session.folder
-    env = envs.make(session.plans[0].env, **session.plans[0].env_params)
-    runs = [session.run(plan, env) for plan in session.plans]
+    with together():
+        env = envs.make(session.plans[0].env, **session.plans[0].env_params)
+        runs = [session.run(plan, env) for plan in session.plans]
     if fresh:  # what is resumed keeps its waves
-        runs = [session.run(part, env) for run in runs for part in sweep.waves(run.plan, options.wave or run.most())]
-        session.plans = [run.plan for run in runs]
+        session.plans = [part for run in runs for part in sweep.waves(run.plan, options.wave or run.most())]
+        runs = [session.run(part, env) for part in session.plans]
     split["build"] = time.perf_counter() - began
     describe(console, runs)
     for run in runs:
         run.require_memory()
-    if fresh:  # an old run goes only when nothing can be refused any more
-        RunFolder.require_new(folder.path, options.overwrite)
+    with together():
+        if fresh and first():
+            RunFolder.require_new(folder.path, options.overwrite)
+    if fresh:
         runs[0].compile(fresh=True)
-        wait_for_all("nothing is refused")
-    if first():
-        if fresh:
+    with together():  # an old run goes only now
+        if fresh and first():
             RunFolder.create(folder.path, options.overwrite)
-        write_plans(session)
-    wait_for_all("the folder is there")
-    results = []
+        if first():
+            write_plans(session)
+    return runs
+
+
+def train(console: Console, session: Session, options: Options, split: dict[str, float]) -> None:
+    """Train plan after plan, then compare the settings if there are several."""
+    runs, results = prepare(console, session, options, split), list[dict[str, Any]]()
     for k, run in enumerate(runs):
         part = session.folder_of(k)
         if part.result.exists():
@@ -140,7 +159,8 @@ def train(console: Console, session: Session, options: Options, split: dict[str,
             continue
         if len(runs) > 1:
             console.print(f"part {k + 1} of {len(runs)}: {run.plan.agents} agent(s)")
-        results.append(train_part(console, run, part, split, resume=not fresh, alone=len(runs) == 1))
+        resume = options.resume is not None
+        results.append(train_part(console, run, part, split, resume, alone=len(runs) == 1))
         if len(runs) > 1 and first():
             part.write_json(part.result, results[-1])
     if first():
@@ -152,13 +172,13 @@ def train_part(
     console: Console, run: Run, folder: RunFolder, split: dict[str, float], resume: bool, alone: bool
 ) -> dict[str, Any]:
     """Train and evaluate the agents of one plan; return what its result.json holds."""
-    if first() and not alone and not folder.config.exists():
-        folder.path.mkdir(exist_ok=True)
-        folder.write_json(folder.config, run.plan.to_json())
-    wait_for_all(f"{folder.path} is there")
+    with together():
+        if first() and not alone and not folder.config.exists():
+            folder.path.mkdir(exist_ok=True)
+            folder.write_json(folder.config, run.plan.to_json())
     checkpoints = Checkpoints(folder.checkpoint, run.plan.keep, warn)
     try:
-        resume = resume and (alone or bool(checkpoints.saved()))
+        resume = resume and (alone or agree(len(checkpoints.saved())) != [0])
         if resume:
             newest = checkpoints.newest()
             if newest > run.total:
@@ -172,8 +192,9 @@ def train_part(
         run.compile(fresh=not resume)
         console.print(f"compiled in {run.compile_seconds:.1f} s; writing to {folder.path}")
         with ProgressBar(console, run) as show:
-            state, progress = Training(run, folder, checkpoints, show, warn).go(resume)
-        result = evaluate(run, folder, state, progress, split)
+            training = Training(run, folder, checkpoints, show, warn)
+            state, progress = training.go(resume)
+        result = evaluate(run, folder, state, progress, split) | sweep.evolved(run.plan, fetch(training.hyper))
     except (ConfigError, Interrupted, Sick):
         checkpoints.close()
         raise
@@ -188,11 +209,10 @@ def evaluate(run: Run, folder: RunFolder, state, progress, split: dict[str, floa
     began, compiled, plan = time.perf_counter(), run.compile_seconds, run.plan
     returns = np.array(run.evaluate(state))
     returns[progress.dropped] = np.nan
-    # Of a sweep, only the best setting is played again: a twin is one Python environment per episode.
+    # Of a sweep, only what its ranking puts first is played again: a twin is one Python environment per episode.
     chosen = sweep.best(plan, returns.mean(1))
-    params = jax.tree.map(lambda x: x[chosen], fetch(state.learner.params))
     theirs = None if plan.env_params else twin.play(
-        plan.env, run.trainer.policy, params, np.array(plan.seeds)[chosen], plan.episodes
+        plan.env, run.trainer.policy, run.params_of(state, chosen), np.array(plan.seeds)[chosen], plan.episodes
     )  # fmt: skip
     evaluated = time.perf_counter()
     if first():
@@ -226,26 +246,37 @@ def evaluate(run: Run, folder: RunFolder, state, progress, split: dict[str, floa
 def finish(console: Console, session: Session, results: list[dict[str, Any]], split: dict[str, float]) -> None:
     """The last files and the last lines."""
     began, folder = time.perf_counter(), session.folder
-    result = results[0] if len(results) == 1 else sweep.joined(results)
-    names = sweep.swept(session.plans)
-    if names:
+    plans, more, chosen = session.plans, dict[str, Any](), None
+    if names := sweep.swept(plans):
         from .host import plots
 
-        table = sweep.rows(session.plans, results)
+        table = sweep.rows(plans, results)
         folder.write_rows(folder.sweep, table)
-        ranking = sweep.ranking(table, names)
-        result = result | {"ranking": ranking}
-        for name in names:
+        more["ranking"] = sweep.ranking(table, sweep.compared(plans))
+        chosen = sweep.agents_of(table, more["ranking"][0]["setting"])
+        for name in names if plans[0].evolution is None else ():  # agents did not keep what they began with
             plots.swept(table, name, folder.path / f"sweep_{name}.png")
-        show_ranking(console, ranking)
+        show_ranking(console, more["ranking"])
+    result = (results[0] if len(results) == 1 else sweep.joined(results, chosen)) | more
+    if len(results) > 1 and sweep.are_waves(plans):
+        join_waves(session)
     folder.write_json(folder.result, result)
     split["write"] = split.get("write", 0.0) + time.perf_counter() - began
     conclude(console, result, folder, split)
 
 
+def join_waves(session: Session) -> None:
+    """The metrics and the curve of all agents, as if they had been trained together."""
+    from .host import plots
+
+    folder, plan = session.folder, session.plans[0]
+    if metrics := sweep.joined_metrics([session.folder_of(k).metrics for k in range(len(session.plans))]):
+        folder.write_rows(folder.metrics, metrics)
+        plots.learning_curves({f"{plan.algo} on {plan.task}": read_metrics(folder.metrics)}, folder.curve)
+
+
 if __name__ == "__main__":
     status = main(sys.argv[1:])
-    if status == 130:  # at once: a checkpoint that is being written would be waited for, and is not needed
-        sys.stdout.flush()
-        os._exit(status)
+    if status == 130:
+        leave(status)
     sys.exit(status)

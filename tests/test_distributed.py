@@ -96,9 +96,34 @@ def test_a_lost_host_is_an_error_and_no_hang(kind, victim, tmp_path):
     assert_same(path, alone(kind, tmp_path / "alone", [*LONG, STEPS[kind]]))
 
 
-def test_hosts_that_cannot_meet(capsys):
-    assert main(["--distributed"]) == 2
-    said = capsys.readouterr().err
-    assert "--distributed could not join the other hosts" in said
+def test_hosts_that_cannot_meet():
+    child = subprocess_of(["--distributed"])
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 2
+    assert "--distributed could not join the other hosts (coordinator_address should be defined" in said
     assert "give --coordinator HOST:PORT, --num-hosts and --host-index" in said
     assert said.count("\n") == 1
+
+
+def test_what_one_host_refuses_all_refuse(tmp_path):
+    """At once, and all with its sentence or without a word: here the first one finds the folder taken."""
+    (tmp_path / "note.txt").write_text("mine")
+    began = time.monotonic()
+    (first, _, said), (second, _, silent) = finish(two([*TINY["q_learning"], "--out", tmp_path]))
+    assert (first, second) == (2, 2)
+    assert "is not empty: choose another folder" in said
+    assert silent == ""
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.nightly
+def test_a_population_breeds_on_two_hosts(tmp_path):
+    arguments = [
+        *TINY["dqn"], "--seeds", "4", "--pbt-every", "300", "--learning-rate", "1e-4", "1e-2", "--sweep", "random",
+        "--samples", "4", "--seeds", "1",
+    ]  # fmt: skip
+    for status, _, said in finish(two([*arguments, "--out", tmp_path / "two"])):
+        assert status == 0, said
+    assert main([*arguments, "--devices", "2", "--out", str(tmp_path / "one")]) == 0
+    assert (tmp_path / "two" / "lineage.csv").read_text() == (tmp_path / "one" / "lineage.csv").read_text()
+    assert_same(tmp_path / "two", tmp_path / "one")

@@ -23,7 +23,10 @@ from jdqn.host.plan import Plan
 from jdqn.host.program import Run
 from jdqn.run import main
 
-RESULT = "env algo agents env_steps updates compile_seconds run_seconds env_steps_per_second evaluation gymnasium"
+RESULT = (
+    "env algo agents env_steps updates compile_seconds run_seconds env_steps_per_second evaluation non_finite "
+    "best_checkpoint gymnasium"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

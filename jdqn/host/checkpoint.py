@@ -1,13 +1,15 @@
-"""Checkpoints of everything: written by Orbax while training goes on, counted once a manifest vouches for each byte.
+"""Checkpoints of everything: written while training goes on, and counted once a manifest vouches for each byte.
 
-A checkpoint is a folder named by its iteration. Its `manifest.json` is written last and holds the checksum of every
-other file, of itself, and the JSON values that belong to the state: what has none is unfinished, what does not match
-it is damaged, and neither is ever read.
+A checkpoint is a folder named by its iteration. Orbax writes the many small arrays of an agent, and the large ones lie
+beside them as they are in memory. Its `manifest.json` is written last and holds the checksum of every other file, of
+itself, and the JSON values that belong to the state: what has none is unfinished, what does not match it is damaged,
+and neither is ever read.
 """
 
 import concurrent.futures
 import functools
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,12 @@ import orbax.checkpoint as ocp
 from ..config import ConfigError
 from ..keys import from_words, to_words
 from ..types import PyTree
-from . import manifest
-from .processes import first
+from . import buffers, manifest
+from .memory import tree_bytes
+from .processes import agree, first, together
+
+BUFFERS, REST = "buffers", "rest"  # folders of a checkpoint: what is large, and what Orbax writes
+LARGE = 1 << 20  # bytes
 
 
 class Checkpoints:
@@ -35,6 +41,7 @@ class Checkpoints:
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._job: concurrent.futures.Future | None = None
         self._copy: PyTree = None
+        self._written: int | None = None
         self._chosen: tuple[int, dict[str, Any]] | None = None
 
     def save(self, iteration: int, state: PyTree, host: dict[str, Any], best: bool = False) -> None:
@@ -44,27 +51,34 @@ class Checkpoints:
         `best` is kept however many follow. One that cannot be written is warned of, and the older ones stay.
         """
         self.wait()  # one copy of the state at a time
-        if iteration in self.saved():
+        if iteration == self._written:  # which all hosts know alike, while files may reach one of them later
             return
+        self._written, self._chosen = iteration, None
         self._copy = _snapshot(state, self._copy)
         content = {"iteration": iteration, "best": best, "host": host, "arrays": manifest.arrays(state)}
-        folder, args = self.path / str(iteration), ocp.args.PyTreeSave(self._copy)
+        folder, (large, small) = self.path / str(iteration), _by_size(self._copy)
+        several = jax.process_count() > 1
 
-        def write(start: bool):
-            if start:
-                self._writer.save(folder, args)
+        def write():
+            for number, array in large.items():
+                buffers.write(folder / BUFFERS, number, array)
+            (folder / BUFFERS / f"done-{jax.process_index()}").touch()
+            if not several:
+                self._writer.save(folder / REST, ocp.args.PyTreeSave(small))
             self._writer.wait_until_finished()
             self._vouch(folder, content)
 
-        several = jax.process_count() > 1
-        if several:  # its barriers have to come in the same order on all of them
-            self._writer.save(folder, args)
-        self._job = self._thread.submit(write, start=not several)
+        (folder / BUFFERS).mkdir(parents=True, exist_ok=True)
+        if several:  # Orbax's barriers have to come in the same order on all of them
+            self._writer.save(folder / REST, ocp.args.PyTreeSave(small))
+        self._job = self._thread.submit(write)
 
     def _vouch(self, folder: Path, content: dict[str, Any]) -> None:
         """Write the manifest of what is on disk now, then remove what is no longer kept."""
         if not first():
             return
+        while len(list((folder / BUFFERS).glob("done-*"))) < jax.process_count():
+            time.sleep(0.1)  # another host is writing
         manifest.write(folder, content)
         saved = self.saved()
         kept = saved[-self.keep :] + [k for k in saved if manifest.read(self.path / str(k)).get("best")][-1:]
@@ -85,6 +99,7 @@ class Checkpoints:
             if jax.process_count() > 1:
                 raise
             self.warn(f"a checkpoint could not be written, and the run goes on without ({_reason(error)})")
+            self._written = None
             return False
         return True
 
@@ -116,47 +131,73 @@ class Checkpoints:
         return self._choose()[1]["host"]
 
     def _choose(self) -> tuple[int, dict[str, Any]]:
-        """(iteration, content of its manifest) of the newest one that is whole."""
-        if self._chosen is not None:
-            return self._chosen
+        """(iteration, content of its manifest) of the newest one that is whole; one host reads every byte."""
+        if self._chosen is None:
+            found = None
+            with together():
+                if first():
+                    found = self._newest_whole()
+            (iteration,) = map(int, agree(found[0] if found else 0))
+            self._chosen = found or (iteration, manifest.read(self.path / str(iteration)))
+            self._written = iteration
+        return self._chosen
+
+    def _newest_whole(self) -> tuple[int, dict[str, Any]]:
         damages = []
         for iteration in reversed(self.saved()):
             try:
-                self._chosen = iteration, manifest.verified(self.path / str(iteration))
+                found = manifest.verified(self.path / str(iteration))
             except manifest.Damaged as damage:
                 damages.append(str(damage))
                 continue
             for sentence in damages:
                 self.warn(f"{sentence}: going on from the checkpoint before it, {iteration}")
-            return self._chosen
+            return iteration, found
         if damages:
             raise ConfigError(f"{damages[0]}, and no older checkpoint is whole: start the run again with --overwrite")
         raise ConfigError(f"{self.path} holds no checkpoint yet: start the run again with --overwrite")
 
-    def restore(self, like: PyTree) -> PyTree:
+    def restore(self, like: PyTree, sharding: jax.sharding.Sharding | None = None) -> PyTree:
         """Return the state of the newest checkpoint that is whole; `like` has its structure, shapes and dtypes.
+
+        With `sharding` every device reads what it holds; without, the arrays are NumPy's, but for keys.
 
         Raises:
             ConfigError: there is none, or it holds other arrays.
         """
         iteration, content = self._choose()
         manifest.require_arrays(content, like, self.path / str(iteration))
-        raw = jax.eval_shape(to_words, like)
-        template = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), raw)  # takes no memory
-        numpy = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray), template)  # wherever it was written
-        args = ocp.args.PyTreeRestore(template, restore_args=numpy)
-        found = self._writer.restore(self.path / str(iteration), args)
-        return from_words(jax.tree.map(jnp.asarray, found), like)
+        folder, words = self.path / str(iteration), jax.eval_shape(to_words, like)
+        large, small = _by_size(words)
+
+        def how(x):
+            if sharding is None or isinstance(x, np.ndarray):
+                return ocp.RestoreArgs(restore_type=np.ndarray)
+            return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=x.shape, dtype=x.dtype)
+
+        args = ocp.args.PyTreeRestore(small, restore_args=jax.tree.map(how, small))
+        found = self._writer.restore(folder / REST, args)
+        for number, x in large.items():
+            found[str(number)] = buffers.read(folder / BUFFERS, number, x.shape, x.dtype, sharding)
+        leaves = [found[str(number)] for number in range(len(found) - 1)]
+        return from_words(jax.tree.unflatten(jax.tree.structure(words), leaves), like)
 
     def tidy(self) -> None:
         """Remove what is unfinished, and what follows the newest checkpoint that is whole: it will be written again."""
         if not (first() and self.path.is_dir()):
             return
-        newest, finished = self.newest() if self.saved() else -1, self.saved()
+        newest, finished = self._chosen[0] if self._chosen else -1, self.saved()
         for folder in self.path.iterdir():
             known = folder.name.isdecimal() and int(folder.name) in finished
             if folder.is_dir() and not (known and int(folder.name) <= newest):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _by_size(tree: PyTree) -> tuple[dict[int, Any], dict[str, Any]]:
+    """(large, small) arrays of `tree`, by their numbers; Orbax writes no empty tree, so one of zero goes with it."""
+    leaves = list(enumerate(jax.tree.leaves(tree)))
+    large = {number: x for number, x in leaves if x.ndim and tree_bytes(x) >= LARGE}
+    return large, {"none": np.zeros(1)} | {str(number): x for number, x in leaves if number not in large}
 
 
 @functools.partial(jax.jit, donate_argnums=0, keep_unused=True)

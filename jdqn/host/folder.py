@@ -196,10 +196,10 @@ class Table:
             OSError: rows are still waiting for room.
         """
         if self._file is not None:
-            self.sync()
-            self._file.close()
-        if self._error is not None:
-            raise self._error
+            whole, file, self._file = self.sync(), self._file, None
+            file.close()
+            if not whole and self._error is not None:
+                raise self._error
 
 
 def text(value: Any) -> str:

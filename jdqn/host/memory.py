@@ -7,6 +7,7 @@ import jax
 import psutil
 
 from ..config import ConfigError
+from .processes import agree
 
 
 def tree_bytes(tree) -> int:
@@ -28,8 +29,12 @@ def available_bytes() -> int:
 
 
 def total_bytes(devices: int) -> int:
-    """Free bytes of `devices` devices together; those of a CPU share its memory."""
-    return available_bytes() * (1 if jax.default_backend() == "cpu" else devices)
+    """Free bytes of `devices` devices of all hosts together, each as free as the least free one.
+
+    Those of a CPU share its memory.
+    """
+    (least,) = agree(-available_bytes())
+    return int(-least) * (jax.process_count() if jax.default_backend() == "cpu" else devices)
 
 
 def human(size: int) -> str:

@@ -3,6 +3,8 @@
 With one process every function here does the obvious.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ from ..keys import from_words, to_words
 from ..types import PyTree
 
 LOST_SECONDS = 30  # without a sign of life, a host counts as lost
+SENTENCE = 1000  # bytes of a refusal that are passed on
 
 
 def meet(coordinator: str | None, hosts: int | None, index: int | None) -> None:
@@ -25,7 +28,9 @@ def meet(coordinator: str | None, hosts: int | None, index: int | None) -> None:
         ConfigError: it cannot be found, or the others cannot be reached.
     """
     try:
-        jax.distributed.initialize(coordinator, hosts, index, heartbeat_timeout_seconds=LOST_SECONDS)
+        jax.distributed.initialize(
+            coordinator, hosts, index, heartbeat_timeout_seconds=LOST_SECONDS, shutdown_timeout_seconds=LOST_SECONDS
+        )
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -50,7 +55,38 @@ def agree(*numbers: float) -> list[float]:
     """The largest of each number among the processes, so that all of them go on alike."""
     if jax.process_count() == 1:
         return list(numbers)
-    return np.max(multihost_utils.process_allgather(np.array(numbers, np.float64)), 0).tolist()
+    words = np.array(numbers, np.float64).view(np.uint32)  # JAX would round them to float32
+    found = np.asarray(multihost_utils.process_allgather(words)).reshape(jax.process_count(), -1)
+    return np.ascontiguousarray(found).view(np.float64).max(0).tolist()
+
+
+class Agreed(ConfigError):
+    """All processes refuse the same."""
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """All processes come out of this block, or none: what one of them refuses, each refuses.
+
+    Raises:
+        ConfigError: one of them raised it; the sentence is that of the first one that did.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    refusal = ""
+    try:
+        yield
+    except Agreed:
+        raise
+    except (ConfigError, OSError) as error:
+        refusal = str(error)
+    letters = np.frombuffer(refusal.encode()[:SENTENCE].ljust(SENTENCE, b"\0"), np.uint8)
+    found = np.asarray(multihost_utils.process_allgather(letters)).reshape(jax.process_count(), -1)
+    sentences = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in found]
+    for index, sentence in enumerate(sentences):
+        if sentence:
+            raise Agreed(sentence if index == 0 else f"host {index} refuses: {sentence}")
 
 
 def wait_for_all(name: str) -> None:

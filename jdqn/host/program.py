@@ -26,16 +26,25 @@ from .plan import Plan
 from .processes import fetch, place
 from .progress import Progress
 
-HOLDS = 4  # times the state in memory at most: itself, its copy for a checkpoint, and what Orbax makes of that
+
+def holds() -> int:
+    """Times the state in the memory of its devices at most: itself, its copy for a checkpoint, and what Orbax makes.
+
+    An accelerator has its copy in the memory of the host, unless there are several hosts.
+    """
+    if jax.default_backend() == "cpu":
+        return 3
+    return 1 if jax.process_count() == 1 else 2
 
 
 class Run:
-    """The compiled programs of a plan on `devices` devices."""
+    """The compiled programs of a plan on `devices` devices, with room for `room` agents if that is more."""
 
-    def __init__(self, plan: Plan, env: Env, devices: int = 1):
+    def __init__(self, plan: Plan, env: Env, devices: int = 1, room: int = 0):
         self.plan, self.env, self.devices = plan, env, devices
-        # Where the agents do not divide over the devices, the first ones are trained twice, and the copies dropped.
-        self.size = plan.shards if plan.shards > 1 else -(-plan.agents // devices) * devices
+        # Where the agents leave room, or do not divide over the devices, the first ones are trained twice, and the
+        # copies dropped.
+        self.size = plan.shards if plan.shards > 1 else -(-max(room, plan.agents) // devices) * devices
         self.mesh = device_mesh(devices) if devices > 1 else None
         axes = (AGENTS,) if self.mesh is None else (DEVICES, AGENTS)
         self.trainer = build(plan.config, env, Shards(plan.shards, axes) if plan.shards > 1 else WHOLE)
@@ -54,7 +63,7 @@ class Run:
         self.compile_seconds = 0.0
 
     def again(self, plan: Plan) -> "Run":
-        """The same programs, which are compiled once, for as many other agents."""
+        """The same programs, which are compiled once, for other agents that they have room for."""
         other = copy.copy(self)
         other.plan, other.compile_seconds = plan, 0.0
         return other
@@ -63,7 +72,7 @@ class Run:
         """Agents of this kind that fit into memory together, a multiple of the devices; at least one each."""
         if self.plan.shards > 1:
             return self.plan.agents
-        fit = total_bytes(self.devices) // (HOLDS * self.agent_bytes)
+        fit = total_bytes(self.devices) // ((holds() + 1) * self.agent_bytes)  # and as much again to compute with
         return max(fit // self.devices, 1) * self.devices
 
     def _inputs(self) -> tuple[jax.Array, Hyper]:
@@ -112,7 +121,7 @@ class Run:
         what = (
             f"training {self.plan.agents} agent(s){' with batches and gradients,' if scratch else ''} and saving them"
         )
-        require(HOLDS * tree_bytes(self.shapes) + scratch, what, self.devices)
+        require(holds() * tree_bytes(self.shapes) + scratch, what, self.devices)
 
     def compile(self, fresh: bool) -> None:
         """Compile side by side; `fresh` if the run starts at the beginning. Nobody waits for evaluation here."""
@@ -181,10 +190,12 @@ class Run:
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), (*self.shapes, self._inputs()[1])
         )
-        saved = checkpoints.restore(like)
-        if size != self.size:
-            saved = jax.tree.map(lambda x: x[agents], saved)
-        state, sums, hyper = self.place(saved)
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        if size == self.size:
+            state, sums, hyper = checkpoints.restore(like, device if self.mesh is None else sharded(self.mesh))
+        else:  # through the memory of the host, which has room for what several devices hold
+            saved = jax.tree.map(lambda x: x[agents], checkpoints.restore(like))
+            state, sums, hyper = jax.device_put(saved, device) if self.mesh is None else self.place(saved)
         return state, sums, hyper, Progress.from_json({k: x for k, x in host.items() if k not in self.identity})
 
     def of_agents(self, sums: Metrics) -> Metrics:
@@ -205,6 +216,12 @@ class Run:
         self.compile_seconds += time.perf_counter() - began
         keys = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 1))(self._inputs()[0])
         return fetch(compiled(state.learner.params, keys).returns)[: self.plan.agents]
+
+    def params_of(self, state: State, agents: np.ndarray) -> PyTree:
+        """What some agents have learnt, as NumPy arrays on every host."""
+        whole = None if self.mesh is None else jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+        take = jax.jit(lambda params: jax.tree.map(lambda x: x[agents], params), out_shardings=whole)
+        return jax.device_get(take(state.learner.params))
 
     def score(self, state: State, dropped: list[int]) -> float:
         """Mean greedy return of the agents that are not dropped."""

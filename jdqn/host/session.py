@@ -14,7 +14,6 @@ from . import devices
 from .folder import RunFolder
 from .options import Options, agents_wanted, plans_of
 from .plan import CHANGEABLE, Plan
-from .processes import agree
 from .program import Run
 
 WHERE = ("--devices", "--distributed", "--coordinator", "--num-hosts", "--host-index", "--compilation-cache")
@@ -32,13 +31,17 @@ class Session:
     made: dict[Any, Run] = dataclasses.field(default_factory=dict)
 
     def run(self, plan: Plan, env: Env) -> Run:
-        """The programs of a plan; those of one with other numbers and seeds are the same."""
-        key = plan.config, plan.agents
+        """The programs of a plan; those of one with other numbers and seeds are the same.
+
+        All waves of a plan have room for the largest, so that they are one program.
+        """
+        room = max(other.agents for other in (plan, *self.plans) if other.config == plan.config)
+        key = plan.config, room
         if key in self.made:
             return self.made[key].again(plan)
-        pieces = plan.shards if plan.shards > 1 else plan.agents
+        pieces = plan.shards if plan.shards > 1 else room
         number = 1 if plan.debug else devices.choose(self.devices, pieces, divides=plan.shards > 1)
-        self.made[key] = Run(plan, env, number)
+        self.made[key] = Run(plan, env, number, room)
         return self.made[key]
 
     def folder_of(self, part: int) -> RunFolder:
@@ -46,8 +49,8 @@ class Session:
         return RunFolder(self.folder.path / f"part-{part:03d}") if len(self.plans) > 1 else self.folder
 
 
-def begin(options: Options) -> Session:
-    """The plans that the options ask for."""
+def begin(options: Options, now: float) -> Session:
+    """The plans that the options ask for, in a folder named by the time `now` if they name none."""
     wanted, data = devices.number_wanted(options.devices), options.parallel == "data"
     devices.split_cpu(wanted, devices.cores() if data else agents_wanted(options))
     plans = plans_of(options)
@@ -56,7 +59,6 @@ def begin(options: Options) -> Session:
             raise ConfigError("--parallel data trains one agent: leave --seeds at 1 and give every setting one value")
         shards = devices.choose(wanted, jax.device_count(), divides=False)
         plans = [dataclasses.replace(plans[0], shards=shards)]
-    (now,) = agree(time.time() // 1)
     name = f"{options.env}-{options.algo}-s{options.seed}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
     return Session(RunFolder(options.out or Path("runs") / name), plans, wanted)
 

@@ -1,5 +1,6 @@
 """The training of one plan, in launches of a second: examine, report, breed, save, and stop when asked."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from .checkpoint import Checkpoints
 from .folder import METRICS, RunFolder, Table
 from .generations import Generations
 from .health import Health, Restart, begin_again
-from .processes import agree, fetch
+from .processes import agree, fetch, together
 from .program import Run
 from .progress import Progress
 from .signals import CheckpointClock, Interrupted, Signals
@@ -34,6 +35,7 @@ class Training:
         self.run, self.plan, self.folder, self.checkpoints = run, run.plan, folder, checkpoints
         self.show, self.warn = show, warn
         self.health = Health(run.plan, warn)
+        self.tables: list[Table] = []
 
     def go(self, resume: bool) -> tuple[State, Progress]:
         """Train to the end, or until a signal.
@@ -50,7 +52,11 @@ class Training:
                 except Restart as restart:
                     sick = restart.sick
                     self.checkpoints.wait()
-                    resume = bool(self.checkpoints.saved())
+                    resume = agree(len(self.checkpoints.saved())) != [0]
+                finally:
+                    for table in self.tables:
+                        with contextlib.suppress(OSError):  # somebody else has told
+                            table.close()
 
     def _train(self, resume: bool, signals: Signals, sick: list[dict[str, Any]]) -> tuple[State, Progress]:
         run, plan, checkpoints = self.run, self.plan, self.checkpoints
@@ -62,14 +68,18 @@ class Training:
                 progress.sick = sick
         else:
             state, self.sums, self.hyper, progress = run.begin(sick)
-        self.metrics = Table(self.folder.metrics, METRICS, progress.reports * plan.agents, warn=self.warn)
-        self.generations = Generations(plan, run.size, self.folder, progress)
+        with together():
+            self.metrics = Table(self.folder.metrics, METRICS, progress.reports * plan.agents, warn=self.warn)
+            self.tables = [self.metrics]
+            self.generations = Generations(plan, run.size, self.folder, progress, run.mesh)
+            self.tables.append(self.generations.lineage)
         self.scored = progress.iteration if resume else -1  # what is evaluated for keep_best
         self.clock = CheckpointClock(plan.checkpoint_every, run.trainer.num_warm_up, run.total)
         stops, stride = np.union1d(run.report_ends, self.clock.tenths), 1
         (stopped,) = agree(signals.received or 0)
         if not resume and progress.iteration in run.report_ends:
             self._report(progress)
+            progress.begin_generation()  # a warm-up plays at random
         while progress.iteration < run.total and not stopped:
             began = time.perf_counter()
             boundary = stops[np.searchsorted(stops, progress.iteration, side="right")]
@@ -86,13 +96,13 @@ class Training:
             if stop in run.report_ends:
                 self._report(progress)
             if stop in run.generation_ends:
-                state, self.hyper = run.place(self.generations.next(state, self.hyper, progress))
+                state, self.hyper = self.generations.next(state, self.hyper, progress)
             if stop in self.clock.tenths or (due and not busy):
                 self._save(state, progress)
         self._save(state, progress)
         saved = checkpoints.wait()
-        self.metrics.close()
-        self.generations.lineage.close()
+        for table in self.tables:
+            table.close()
         if stopped:
             raise Interrupted(int(stopped), saved)
         return state, progress
@@ -100,7 +110,7 @@ class Training:
     def _save(self, state: State, progress: Progress) -> None:
         """Save, unless rows that the checkpoint would count are waiting for room on the disk."""
         self.clock.saved()
-        if not (self.metrics.sync() and self.generations.lineage.sync()):
+        if not all(table.sync() for table in self.tables):
             return
         if self.plan.keep_best and progress.iteration in self.clock.tenths and self.scored < progress.iteration:
             self.scored = progress.iteration

@@ -1,0 +1,101 @@
+"""What safety costs: writing, verifying and reading a checkpoint, beside what NumPy needs for the same bytes.
+
+    python -m benchmarks.checkpoint [--gib 1] [--repeats 5] [--where FOLDER]
+
+The training thread stands still while it copies the state; the rest happens behind its back. A checkpoint is written
+when every byte is on disk, synced, checked again and vouched for; the rate is in GB/s. NumPy's `tofile` is
+given a file that is there, and a sync. Caches and neighbours make these numbers noisy: they are medians, with extremes.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.common import tell
+from jdqn.host.checkpoint import Checkpoints
+
+COLUMNS = {"what": "", "seconds": ".3f", "least": ".3f", "most": ".3f", "rate": ".2f"}
+
+
+def state(size: int) -> dict:
+    """A replay of frames of so many bytes, and the small arrays of an agent."""
+    rows = size >> 20
+    frames = np.random.default_rng(0).integers(0, 256, (rows, 1 << 20), np.uint8)
+    small = {f"layer{k}": jnp.ones((128, 128)) for k in range(12)}
+    return {"frames": jnp.asarray(frames), "key": jax.random.key(0), **small}
+
+
+def measure(size: int, where: Path, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each part, a value per repeat; the first checkpoint, which asks for its memory, is left out."""
+    tree, found = state(size), {name: [] for name in ("held", "written", "chosen", "read", "numpy")}
+    checkpoints = Checkpoints(where / "checkpoint", keep=1)
+    for k in range(repeats + 1):
+        os.sync()
+        began = time.perf_counter()
+        checkpoints.save(k, tree, {})
+        held = time.perf_counter() - began
+        checkpoints.wait()
+        if k:
+            found["held"].append(held)
+            found["written"].append(time.perf_counter() - began)
+    checkpoints.close()
+    like, device = jax.eval_shape(lambda: tree), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    raw, path = np.asarray(tree["frames"]), where / "frames.bin"
+    raw.tofile(path)
+    for _ in range(repeats):
+        checkpoints = Checkpoints(where / "checkpoint")
+        began = time.perf_counter()
+        checkpoints.newest()
+        found["chosen"].append(time.perf_counter() - began)
+        jax.block_until_ready(checkpoints.restore(like, device))
+        found["read"].append(time.perf_counter() - began)
+        checkpoints.close()
+        os.sync()
+        began = time.perf_counter()
+        with path.open("r+b") as file:
+            raw.tofile(file)
+            file.flush()
+            os.fsync(file.fileno())
+        found["numpy"].append(time.perf_counter() - began)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gib", type=float, default=1.0)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--where", type=Path, help="a folder on the disk that is measured")
+    options = parser.parse_args()
+    size = int(options.gib * 2**30)
+    where = Path(tempfile.mkdtemp(dir=options.where))
+    try:
+        found = measure(size, where, options.repeats)
+    finally:
+        shutil.rmtree(where)
+    names = {
+        "held": "the training thread stands still",
+        "written": "written, synced and vouched for",
+        "chosen": "found whole, every byte checked",
+        "read": "found whole and read",
+        "numpy": "NumPy writes and syncs the same bytes",
+    }
+    records = [
+        dict(
+            what=names[name], seconds=statistics.median(x), least=min(x), most=max(x),
+            rate=size / 1e9 / statistics.median(x),
+        )
+        for name, x in found.items()
+    ]  # fmt: skip
+    tell(f"checkpoints of {size:,} bytes", records, COLUMNS)
+
+
+if __name__ == "__main__":
+    main()

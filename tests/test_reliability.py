@@ -1,0 +1,444 @@
+"""Nothing lost: killed at any moment, bits flipped, disks full, numbers that are none."""
+
+import contextlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, without
+
+from jdqn.config import ConfigError
+from jdqn.host import manifest
+from jdqn.host.checkpoint import Checkpoints
+from jdqn.run import main
+
+# A few seconds of training with a checkpoint nearly always on its way, alone, as a population, and in shards.
+OFTEN = ["--checkpoint-every", "0.01", "--reports", "50"]
+KINDS = {
+    "one": [*TINY["dqn"], *OFTEN, "--seeds", "1", "--total-steps", "60000"],
+    "population": [*TINY["dqn"], *OFTEN, "--seeds", "3", "--devices", "2", "--total-steps", "40000"],
+    "data": [*TINY["dqn"], *OFTEN, "--seeds", "1", "--parallel", "data", "--devices", "2", "--total-steps", "20000"],
+    "bred": [
+        *TINY["dqn"], *OFTEN, "--sweep", "random", "--samples", "4", "--seeds", "1", "--learning-rate", "1e-4", "1e-2",
+        "--pbt-every", "1000", "--total-steps", "20000",
+    ],
+    "recurrent": [
+        "--algo", "r2d2", "--num-envs=8", "--hidden-sizes", "16", "16", "--core-size", "8", "--total-steps", "20000",
+        "--reports", "50", "--episodes", "3", *OFTEN[:2],
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
+        yield
+
+
+def assert_same(ours: Path, theirs: Path) -> None:
+    assert [without(["seconds"], row) for row in rows(ours)] == [without(["seconds"], row) for row in rows(theirs)]
+    assert without(SECONDS, result(ours)) == without(SECONDS, result(theirs))
+    assert last_state(ours) == last_state(theirs)
+    lineage = "lineage.csv"
+    assert (ours / lineage).exists() == (theirs / lineage).exists()
+    if (ours / lineage).exists():
+        assert (ours / lineage).read_text() == (theirs / lineage).read_text()
+
+
+def last_state(folder: Path) -> list[bytes]:
+    """Every array of the newest checkpoint: parameters, optimiser, replay, environments, keys."""
+    checkpoints = Checkpoints(folder / "checkpoint")
+    path = folder / "checkpoint" / str(checkpoints.newest())
+    found = checkpoints._writer.restore(path)
+    checkpoints.close()
+    return [np.asarray(x).tobytes() for x in jax.tree.leaves(found)]
+
+
+class Killer:
+    """Kills the program with -9 again and again, at random moments of its training and, now and then, of its start."""
+
+    def __init__(self, seed: int):
+        self.random, self.kills = random.Random(seed), 0
+
+    def run(self, arguments: list[str], path: Path, most: int) -> None:
+        """Start, kill, resume, until `most` were killed or the run ended; then let it end."""
+        begun = False
+        for _ in range(most):
+            child = subprocess_of(["--resume", path] if begun else [*arguments, "--overwrite", "--out", path])
+            if self.random.random() < 0.85:
+                for line in child.stdout:  # it has started when it says so
+                    if line.startswith("compiled"):
+                        break
+                time.sleep(self.random.uniform(0.0, 2.0))
+            else:
+                time.sleep(self.random.uniform(0.0, 6.0))
+            ended = child.poll()
+            child.send_signal(signal.SIGKILL)
+            _, said = child.communicate()
+            assert ended in (None, 0), said
+            if ended == 0:
+                return
+            self.kills += 1
+            begun = any(path.glob("checkpoint/*/manifest.json"))
+        child = subprocess_of(["--resume", path] if begun else [*arguments, "--overwrite", "--out", path])
+        _, said = child.communicate()
+        assert child.returncode == 0, said
+
+
+def killed(kinds, kills: int, where: Path, seed: int) -> int:
+    """Kill runs of these kinds until so many kills are reached; each that ends is compared. Return the runs."""
+    killer, references, runs = Killer(seed), {}, 0
+    while killer.kills < kills:
+        kind = kinds[runs % len(kinds)]
+        if kind not in references:
+            references[kind] = where / f"reference-{kind}"
+            child = subprocess_of([*KINDS[kind], "--out", references[kind]])
+            _, said = child.communicate()
+            assert child.returncode == 0, said
+        path = where / f"run-{runs}"
+        killer.run(KINDS[kind], path, min(6, kills - killer.kills))
+        assert_same(path, references[kind])
+        shutil.rmtree(path)
+        runs += 1
+        print(f"{killer.kills} kills, {runs} runs, all equal", flush=True)
+    return runs
+
+
+@pytest.mark.slow
+def test_a_dozen_kills(tmp_path):
+    assert killed(["one", "population"], 12, tmp_path, seed=0) >= 2
+
+
+@pytest.mark.nightly
+def test_two_hundred_kills(tmp_path):
+    assert killed(list(KINDS), 200, tmp_path, seed=1) >= 30
+
+
+def tree(offset: float) -> dict:
+    return {
+        "keys": jax.random.split(jax.random.key(7), 3),
+        "x": jnp.arange(300_000.0) + offset,
+        "b": jnp.ones(50, bool),
+    }
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Two checkpoints, of iterations 1 and 2."""
+    checkpoints = Checkpoints(tmp_path)
+    for k in (1, 2):
+        checkpoints.save(k, tree(k), {"seconds": 1.5e-5 * k, "reports": k})
+    checkpoints.close()
+    return tmp_path
+
+
+def loaded(path: Path) -> tuple[int, dict, dict]:
+    checkpoints = Checkpoints(path, warn=lambda sentence: None)
+    try:
+        state = checkpoints.restore(jax.eval_shape(lambda: tree(0)))
+        return checkpoints.newest(), checkpoints.host(), state
+    finally:
+        checkpoints.close()
+
+
+def flips(saved: Path, number: int, seed: int) -> dict[str, int]:
+    """Flip one random bit of the newest checkpoint, so many times; count what came of it."""
+    generator, folder = np.random.default_rng(seed), saved / "2"
+    files = sorted(x for x in folder.rglob("*") if x.is_file() and x.stat().st_size)
+    sizes = np.array([x.stat().st_size for x in files])
+    truth, counts = manifest.verified(folder), {"detected": 0, "harmless": 0}
+    for k in range(number):
+        # Half of them anywhere, half with every file as likely, however small.
+        file = generator.choice(len(files), p=sizes / sizes.sum() if k % 2 else None)
+        content = files[file].read_bytes()
+        bit = int(generator.integers(8 * len(content)))
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        files[file].write_bytes(flipped)
+        try:
+            assert manifest.verified(folder) == truth
+            counts["harmless"] += 1
+        except manifest.Damaged:
+            counts["detected"] += 1
+        files[file].write_bytes(content)
+    assert manifest.verified(folder) == truth
+    return counts
+
+
+def test_a_flipped_bit_is_seen(saved):
+    counts = flips(saved, 1000, seed=0)
+    assert counts["detected"] >= 990
+    assert counts["harmless"] <= 5  # the e of a number in the manifest, written E
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "manifest", "unfinished"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, harm):
+    files = sorted((x for x in (saved / "2").rglob("*") if x.is_file()), key=lambda x: x.stat().st_size)
+    largest, warned = files[-1], []
+    if harm == "flip":
+        content = bytearray(largest.read_bytes())
+        content[-9] ^= 4
+        largest.write_bytes(content)
+    elif harm == "truncate":
+        os.truncate(largest, largest.stat().st_size - 1)
+    elif harm == "remove":
+        largest.unlink()
+    elif harm == "manifest":
+        (saved / "2" / manifest.NAME).write_text("{}")
+    else:
+        (saved / "2" / manifest.NAME).unlink()
+    checkpoints = Checkpoints(saved, warn=warned.append)
+    assert checkpoints.newest() == 1
+    assert checkpoints.host() == {"seconds": 1.5e-5, "reports": 1}
+    np.testing.assert_array_equal(checkpoints.restore(jax.eval_shape(lambda: tree(0)))["x"], tree(1)["x"])
+    checkpoints.tidy()
+    assert {x.name for x in saved.iterdir()} == {"1"}
+    checkpoints.save(2, tree(5), {"seconds": 0.0, "reports": 2})  # and is written again
+    checkpoints.close()
+    assert loaded(saved)[0] == 2
+    np.testing.assert_array_equal(loaded(saved)[2]["x"], tree(5)["x"])
+    if harm == "unfinished":
+        assert not warned  # as after a kill: nobody needs to know
+    else:
+        assert len(warned) == 1
+        assert "going on from the checkpoint before it, 1" in warned[0]
+
+
+def test_no_whole_checkpoint_is_a_sentence(saved):
+    for k in ("1", "2"):
+        (saved / k / manifest.NAME).write_text("[]")
+    with pytest.raises(ConfigError, match=r"2/manifest.json is damaged, and no older checkpoint is whole: start"):
+        loaded(saved)
+
+
+def test_a_checkpoint_of_other_arrays_is_refused_by_name(saved):
+    checkpoints = Checkpoints(saved)
+    like = jax.eval_shape(lambda: tree(0) | {"x": jnp.zeros(4)})
+    with pytest.raises(
+        ConfigError, match=r"jdqn \S+ and holds x as float32\[300000\], where jdqn \S+ keeps float32\[4\]"
+    ):
+        checkpoints.restore(like)
+    checkpoints.close()
+
+
+def test_how_many_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for k in range(1, 9):
+        checkpoints.save(k, tree(k), {}, best=k in (2, 4))
+        checkpoints.wait()
+    checkpoints.close()
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["4", "6", "7", "8"]
+
+
+@contextlib.contextmanager
+def limited(size: int):
+    """A child that may make no file longer than `size` bytes: to it, that is a full disk."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def without_room(arguments, path: Path, room) -> tuple[int, str, str]:
+    """Run with little room until the program has said so; `room(child)` then makes some."""
+    with limited(2_000):
+        child = subprocess_of([*arguments, "--out", path], JAX_COMPILATION_CACHE_DIR=None)
+    said = ""
+    for line in child.stderr:
+        said += line
+        if "could not be written" in line:
+            break
+    room(child)
+    printed, rest = child.communicate()
+    return child.returncode, printed, said + rest
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_waited_for(tmp_path):
+    arguments = [*KINDS["one"], "--total-steps", "200000", "--compilation-cache", "none"]
+    reference, path = tmp_path / "reference", tmp_path / "run"
+    assert main([*arguments, "--out", str(reference)]) == 0
+
+    def room(child):
+        time.sleep(1)
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, unlimited)
+
+    status, _, said = without_room(arguments, path, room)
+    assert status == 0, said
+    assert "Traceback" not in said
+    assert_same(path, reference)
+
+
+@pytest.mark.slow
+def test_a_disk_that_stays_full_is_a_sentence_and_the_run_can_go_on(tmp_path):
+    arguments = [*KINDS["one"], "--compilation-cache", "none"]
+    reference, path = tmp_path / "reference", tmp_path / "run"
+    assert main([*arguments, "--out", str(reference)]) == 0
+    status, _, said = without_room(arguments, path, lambda child: None)
+    assert status == 1
+    assert "Traceback" not in said
+    assert "make room" in said
+    if any(path.glob("checkpoint/*/manifest.json")):
+        assert main(["--resume", str(path)]) == 0
+        assert_same(path, reference)
+
+
+SICK = [*TINY["dqn"], "--seeds", "1", "--learning-rate", "1e-3", "1e30", "--devices", "1"]
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    """metrics.csv of the agent that stays well, trained alone."""
+    path = tmp_path_factory.mktemp("healthy") / "run"
+    assert main([*TINY["dqn"], "--seeds", "1", "--learning-rate", "1e-3", "--out", str(path)]) == 0
+    return [without(["seconds", "agent"], row) for row in rows(path)]
+
+
+def of_agent(path: Path, agent: int) -> list[dict]:
+    return [without(["seconds", "agent"], row) for row in rows(path) if row["agent"] == str(agent)]
+
+
+@pytest.mark.slow
+def test_a_sick_agent_is_named_and_left_out(tmp_path, capsys, healthy):
+    path = tmp_path / "run"
+    assert main([*SICK, "--out", str(path)]) == 0
+    said = capsys.readouterr().err
+    assert "warning: agent 1 (seed 3) is dropped: " in said
+    assert all(word in said for word in ("loss", "parameters", "not finite by step 1,"))
+    assert said.count("dropped") == 1
+    found = result(path)
+    assert found["evaluation"]["per_agent"][1] is None
+    assert found["evaluation"]["mean"] == found["evaluation"]["per_agent"][0]
+    assert [one["agent"] for one in found["non_finite"]] == [1]
+    assert of_agent(path, 0) == healthy
+    json.loads((path / "result.json").read_text(), parse_constant=pytest.fail)  # strict JSON
+
+
+@pytest.mark.slow
+def test_a_sick_agent_begins_again_three_times(tmp_path, capsys, healthy):
+    path = tmp_path / "run"
+    assert main([*SICK, "--non-finite", "restart", "--out", str(path)]) == 0
+    said = capsys.readouterr().err
+    assert [said.count("restarted"), said.count("dropped")] == [3, 1]
+    assert [one["done"] for one in result(path)["non_finite"]] == ["restarted"] * 3 + ["dropped"]
+    assert of_agent(path, 0) == healthy
+
+
+@pytest.mark.slow
+def test_a_sick_agent_stops_all(tmp_path, capsys):
+    path = tmp_path / "run"
+    assert main([*SICK, "--non-finite", "stop", "--out", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert "error: agent 1 is not finite any more: lower learning_rate" in said
+    assert not (path / "result.json").exists()
+    assert main([*TINY["dqn"], "--learning-rate", "1e30", "--out", str(tmp_path / "all")]) == 1
+    assert "error: no agent is finite any more" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_debug_points_to_the_line(tmp_path, capsys):
+    assert main([*TINY["dqn"], "--learning-rate", "1e30", "--debug", "--out", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert "error: --debug found nan generated by primitive" in said
+    assert ".py:" in said
+
+
+@pytest.mark.slow
+def test_debug_finds_nothing_in_a_healthy_run(tmp_path):
+    assert main([*TINY["dqn"], "--debug", "--out", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.slow
+def test_the_best_is_kept(tmp_path, capsys):
+    path = tmp_path / "run"
+    assert main([*TINY["dqn"], "--keep", "1", "--keep-best", "--out", str(path)]) == 0
+    best = result(path)["best_checkpoint"]
+    kept = {int(x.name) for x in (path / "checkpoint").iterdir()}
+    assert kept == {best["iteration"], 125}
+    assert best["mean"] >= result(path)["evaluation"]["mean"]
+
+
+@pytest.mark.slow
+def test_what_may_change_on_resuming(tmp_path, capsys):
+    path = tmp_path / "run"
+    assert main([*TINY["dqn"], "--out", str(path)]) == 0
+    before = rows(path)
+    assert main(["--resume", str(path), "--seeds", "3"]) == 2
+    said = capsys.readouterr().err
+    assert "--seeds cannot change: leave it out" in said
+    assert "--total-steps, --reports" in said
+    assert main(["--resume", str(path), "--total-steps", "1500"]) == 2
+    assert "has been trained for 2,000 steps: raise --total-steps above that" in capsys.readouterr().err
+    assert main(["--resume", str(path), "--total-steps", "4000", "--reports", "8", "--episodes", "2"]) == 0
+    after = rows(path)
+    assert after[: len(before)] == before
+    assert {row["agent"]: int(row["updates"]) for row in after}["0"] == 2 * (250 - 63)
+    assert result(path)["evaluation"]["episodes"] == 2
+    config = json.loads((path / "config.json").read_text())
+    assert (config["config"]["total_steps"], config["reports"]) == (4000, 8)
+    assert config["hyper"]["learning_rate_steps"] == 2000  # schedules stay as they were
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, capsys):
+    path, other = tmp_path / "run", tmp_path / "other"
+    assert main([*TINY["dqn"], "--out", str(path)]) == 0
+    assert main([*TINY["dqn"], "--discount", "0.9", "--out", str(other)]) == 0
+    (path / "result.json").unlink()
+    shutil.rmtree(path / "checkpoint")
+    shutil.copytree(other / "checkpoint", path / "checkpoint")
+    capsys.readouterr()
+    assert main(["--resume", str(path)]) == 2
+    assert "was made with discount=0.9, and config.json says 0.99" in capsys.readouterr().err
+    config = json.loads((path / "config.json").read_text())
+    config["config"]["new_setting"] = 1
+    (path / "config.json").write_text(json.dumps(config))
+    assert main(["--resume", str(path)]) == 2
+    assert "has the setting new_setting, and this is jdqn" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["population", "data"])
+def test_another_number_of_devices(kind, tmp_path, capsys):
+    """A population goes on with the same bits; the shards of one agent too, on a CPU."""
+    reference, path = tmp_path / "reference", tmp_path / "run"
+    short = [*KINDS[kind], "--total-steps", "4000"]
+    assert main([*short, "--out", str(reference)]) == 0
+    child = subprocess_of([*short, "--total-steps", "4000", "--out", path])
+    assert child.wait() == 0
+    # Back to the checkpoint before the last, as if it had been killed there.
+    (path / "result.json").unlink()
+    newest = max((path / "checkpoint").iterdir(), key=lambda x: int(x.name))
+    shutil.rmtree(newest)
+    capsys.readouterr()
+    assert main(["--resume", str(path), "--devices", "1"]) == 0
+    assert "written on 2 cpu device(s) (cpu), going on on 1 cpu device(s)" in capsys.readouterr().out
+    assert_same(path, reference)
+
+
+def test_a_second_interrupt_leaves_at_once(tmp_path):
+    child = subprocess_of([*KINDS["one"], "--total-steps", "100000000", "--out", tmp_path / "run"])
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not any(tmp_path.glob("run/checkpoint/*/manifest.json")):
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGINT)
+    os.kill(child.pid, signal.SIGINT)
+    began = time.monotonic()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.communicate(timeout=30)
+    assert child.returncode == 128 + signal.SIGINT
+    assert time.monotonic() - began < 10
