@@ -232,5 +232,5 @@ def stacked(replay: Replay, frames: int) -> Replay:
 
 
 def join_frames(frames: list[Array], leading: int) -> Array:
-    """Join frames along their last axis, or along a new one if they are planes; they have `leading` batch axes."""
-    return jnp.stack(frames, -1) if frames[0].ndim - leading == 2 else jnp.concatenate(frames, -1)
+    """Join frames along their last axis, or a new one if they are planes or numbers; they have `leading` batch axes."""
+    return jnp.stack(frames, -1) if frames[0].ndim - leading in (0, 2) else jnp.concatenate(frames, -1)

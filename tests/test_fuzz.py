@@ -161,6 +161,12 @@ def test_settings_work_or_are_refused(examples):
     assert min(count.values()) > 0.1 * count.total()
 
 
+@pytest.mark.parametrize(("changes", "world"), [(dict(frame_stack=2), "number")])
+def test_what_was_found(changes, world):
+    """Settings that build refused with something else than a sentence, or built and could not trace."""
+    assert built(PLAIN | changes, {}, world, 1)
+
+
 KINDS = {
     name: hint
     for kind in (Options, Config, Hyper)
