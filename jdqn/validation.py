@@ -221,7 +221,7 @@ FRACTIONS = (
 
 
 def validate_hyper(hyper: Hyper) -> None:
-    """Refuse numbers that cannot work; fields may be arrays.
+    """Refuse numbers that cannot work; fields may be arrays, but no lists, which JAX would take for several fields.
 
     Raises:
         ConfigError: one sentence that names the field, its value and what to do.
@@ -247,7 +247,9 @@ def validate_hyper(hyper: Hyper) -> None:
 
 
 def _numbers(value: Any) -> np.ndarray | None:
-    """Python numbers or arrays -> float64 [numbers]; None if they are anything else, or none at all."""
+    """A Python number or an array -> float64 [numbers]; None if it is anything else, or holds none."""
+    if isinstance(value, list | tuple):
+        return None
     try:
         values = np.ravel(np.asarray(value))
     except (TypeError, ValueError):

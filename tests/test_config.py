@@ -76,7 +76,20 @@ def test_a_hyper_parameter_out_of_range_is_refused(field, value):
             validate_hyper(Hyper()._replace(**{field: several}))
 
 
-NOT_NUMBERS = ["1e-3", "fast", None, True, 1j, (), [[0.1], [0.1, 0.2]], np.array([]), ["1", 2], -(10**5000)]
+NOT_NUMBERS = [
+    "1e-3",
+    "fast",
+    None,
+    True,
+    1j,
+    (),
+    [[0.1], [0.1, 0.2]],
+    np.array([]),
+    ["1", 2],
+    [0.5],
+    (0.5,),
+    -(10**5000),
+]
 NOT_NUMBERS += [10**400, 2**31, np.array([2**31])]  # a float may be larger, a whole number has 32 bits
 
 
@@ -89,7 +102,7 @@ def test_a_hyper_parameter_must_be_a_number(value):
 
 
 def test_whole_numbers_are_numbers():
-    validate_hyper(Hyper(learning_rate_steps=10**9, epsilon_steps=np.int32(3), max_gradient_norm=(1, 2.5)))
+    validate_hyper(Hyper(learning_rate_steps=10**9, epsilon_steps=np.int32(3), max_gradient_norm=np.array([1, 2.5])))
 
 
 def test_a_number_of_thousands_of_digits_is_refused():

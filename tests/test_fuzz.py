@@ -86,7 +86,9 @@ def agents(draw) -> tuple[dict, dict]:
         chosen[name] = draw(wild(FIELDS[name]))
     hyper = {name: draw(hyper_value(name)) for name in draw(st.lists(st.sampled_from(Hyper._fields), max_size=3))}
     if draw(st.integers(0, 9)) == 0:
-        hyper[draw(st.sampled_from(Hyper._fields))] = draw(st.sampled_from(NUMBERS + ODD))
+        hyper[draw(st.sampled_from(Hyper._fields))] = draw(
+            st.sampled_from(NUMBERS + [x for x in ODD if not isinstance(x, np.ndarray)])
+        )
     return chosen, hyper
 
 

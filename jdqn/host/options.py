@@ -180,14 +180,14 @@ def plans_of(options: Options) -> list[Plan]:
             f"--seed must be from 0 to 2^32 - {agents_wanted(options)}, for every agent has a seed of its own, got "
             f"{options.seed}"
         )
-    ends: dict[str, Any] = {name: listed for name, listed in several.items() if name in Hyper._fields}
+    ends: dict[str, Any] = {name: np.array(listed) for name, listed in several.items() if name in Hyper._fields}
     validate_hyper(Hyper(**ends))  # before something is drawn between them
     draw = options.sweep == "random"
     settings = sweep.random(several, options.samples, options.seed) if draw else sweep.grid(several)
     found = sweep.plans(plan, settings, apart)
     for part in found:
         validate_config(part.config)
-        validate_hyper(part.hyper)
+        validate_hyper(Hyper(*map(np.asarray, part.hyper)))  # type: ignore[arg-type]
     if options.pbt_every:
         found = [dataclasses.replace(part, evolution=_evolution(options, part, several)) for part in found]
     check_plans(found)
