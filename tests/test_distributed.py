@@ -60,7 +60,7 @@ def test_two_hosts_are_one_run(kind, tmp_path):
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_on_two_hosts_and_resumed_on_one(kind, tmp_path):
-    """A signal to either stops both at the same iteration; Orbax's shards are put together again."""
+    """A signal to either stops both at the same iteration; the pieces of the checkpoint are put together again."""
     path, long = tmp_path / "run", [*TINY["dqn"], *KINDS[kind], *LONG, STEPS[kind]]
     children = two([*long, "--out", path])
     until = time.monotonic() + 200

@@ -61,7 +61,7 @@ def test_config_json_says_everything(finished):
     assert set(content["config"]) == {field.name for field in dataclasses.fields(Config)}
     assert set(content["hyper"]) == set(Hyper._fields)
     assert content["versions"]["jax"] == jax.__version__
-    assert content["versions"]["orbax-checkpoint"] == importlib.metadata.version("orbax-checkpoint")
+    assert content["versions"]["gymnax"] == importlib.metadata.version("gymnax")
     assert content["device"] == {"platform": "cpu", "kind": "cpu", "count": jax.device_count()}
 
 

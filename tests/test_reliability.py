@@ -18,7 +18,7 @@ import pytest
 from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, without
 
 from jdqn.config import ConfigError
-from jdqn.host import manifest
+from jdqn.host import arrays, manifest
 from jdqn.host.checkpoint import Checkpoints
 from jdqn.run import main
 
@@ -59,9 +59,15 @@ def last_state(folder: Path) -> list[bytes]:
     """Every array of the newest checkpoint: parameters, optimiser, replay, environments, keys."""
     checkpoints = Checkpoints(folder / "checkpoint")
     path = folder / "checkpoint" / str(checkpoints.newest())
-    found = checkpoints._writer.restore(path)
     checkpoints.close()
-    return [np.asarray(x).tobytes() for x in jax.tree.leaves(found)]
+    reader, found = arrays.Reader(path / "arrays"), []
+    for number, text in enumerate(manifest.read(path)["arrays"].values()):
+        dtype, shape = text.rstrip("]").split("[")
+        shape = tuple(int(size) for size in shape.split(",") if size)
+        key = dtype.startswith("key")
+        like = jax.ShapeDtypeStruct((*shape, 2) if key else shape, "uint32" if key else dtype)
+        found.append(reader.read(number, like).tobytes())
+    return found
 
 
 class Killer:
@@ -254,7 +260,7 @@ def limited(size: int):
 
 def without_room(arguments, path: Path, room) -> tuple[int, str, str]:
     """Run with little room until the program has said so; `room(child)` then makes some."""
-    with limited(2_000):
+    with limited(5_000):
         child = subprocess_of([*arguments, "--out", path], JAX_COMPILATION_CACHE_DIR=None)
     said = ""
     for line in child.stderr:

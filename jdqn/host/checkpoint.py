@@ -1,9 +1,8 @@
 """Checkpoints of everything: written while training goes on, and counted once a manifest vouches for each byte.
 
-A checkpoint is a folder named by its iteration. Orbax writes the many small arrays of an agent, and the large ones lie
-beside them as they are in memory. Its `manifest.json` is written last and holds the checksum of every other file, of
-itself, and the JSON values that belong to the state: what has none is unfinished, what does not match it is damaged,
-and neither is ever read.
+A checkpoint is a folder named by its iteration: the arrays of the state, and `manifest.json`, which is written last and
+holds the checksum of every other file, of itself, and the JSON values that belong to the state. What has none is
+unfinished, what does not match it is damaged, and neither is ever read.
 """
 
 import concurrent.futures
@@ -17,17 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from ..config import ConfigError
 from ..keys import from_words, to_words
 from ..types import PyTree
-from . import buffers, manifest
-from .memory import tree_bytes
+from . import arrays, manifest
 from .processes import agree, first, together
 
-BUFFERS, REST = "buffers", "rest"  # folders of a checkpoint: what is large, and what Orbax writes
-LARGE = 1 << 20  # bytes
+ARRAYS = "arrays"  # folder in a checkpoint
 
 
 class Checkpoints:
@@ -36,12 +32,11 @@ class Checkpoints:
     def __init__(self, path: Path, keep: int = 2, warn: Callable[[str], None] = lambda message: None):
         """Look at the checkpoints in `path`, and keep the newest `keep` of them; `warn` tells of one that is lost."""
         self.path, self.keep, self.warn = path.absolute(), keep, warn
-        # Frames of games and random keys hardly compress: written as they are, they are written five times as fast.
-        self._writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._job: concurrent.futures.Future | None = None
         self._copy: PyTree = None
         self._written: int | None = None
+        self._warned = False
         self._chosen: tuple[int, dict[str, Any]] | None = None
 
     def save(self, iteration: int, state: PyTree, host: dict[str, Any], best: bool = False) -> None:
@@ -56,30 +51,19 @@ class Checkpoints:
         self._written, self._chosen = iteration, None
         self._copy = _snapshot(state, self._copy)
         content = {"iteration": iteration, "best": best, "host": host, "arrays": manifest.arrays(state)}
-        folder, (large, small) = self.path / str(iteration), _by_size(self._copy)
-        several = jax.process_count() > 1
+        self._job = self._thread.submit(self._write, self.path / str(iteration), content)
 
-        def write():
-            for number, array in large.items():
-                buffers.write(folder / BUFFERS, number, array)
-            (folder / BUFFERS / f"done-{jax.process_index()}").touch()
-            if not several:
-                self._writer.save(folder / REST, ocp.args.PyTreeSave(small))
-            self._writer.wait_until_finished()
-            self._vouch(folder, content)
-
-        (folder / BUFFERS).mkdir(parents=True, exist_ok=True)
-        if several:  # Orbax's barriers have to come in the same order on all of them
-            self._writer.save(folder / REST, ocp.args.PyTreeSave(small))
-        self._job = self._thread.submit(write)
-
-    def _vouch(self, folder: Path, content: dict[str, Any]) -> None:
-        """Write the manifest of what is on disk now, then remove what is no longer kept."""
-        if not first():
-            return
-        while len(list((folder / BUFFERS).glob("done-*"))) < jax.process_count():
-            time.sleep(0.1)  # another host is writing
-        manifest.write(folder, content)
+    def _write(self, folder: Path, content: dict[str, Any]) -> None:
+        try:
+            arrays.write(folder / ARRAYS, jax.tree.leaves(self._copy), jax.process_index())
+            if not first():
+                return
+            while arrays.written(folder / ARRAYS) < jax.process_count():
+                time.sleep(0.1)
+            manifest.write(folder, content)
+        except OSError:  # make room at least for what is there
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         saved = self.saved()
         kept = saved[-self.keep :] + [k for k in saved if manifest.read(self.path / str(k)).get("best")][-1:]
         for iteration in set(saved) - set(kept):
@@ -95,19 +79,24 @@ class Checkpoints:
         try:
             if job is not None:
                 job.result()
-        except Exception as error:
+        except OSError as error:
             if jax.process_count() > 1:
                 raise
-            self.warn(f"a checkpoint could not be written, and the run goes on without ({_reason(error)})")
+            if not self._warned:
+                reason = error.strerror or error
+                self.warn(
+                    f"a checkpoint could not be written, and the run goes on without until there is room ({reason})"
+                )
+            self._warned = True
             self._written = None
             return False
+        self._warned = self._warned and job is None
         return True
 
     def close(self) -> None:
         """Wait for what is being written, and write no more."""
         self.wait()
         self._thread.shutdown()
-        self._writer.close()
 
     def saved(self) -> list[int]:
         """Iterations of the checkpoints that were finished, whether or not they are still whole."""
@@ -167,19 +156,8 @@ class Checkpoints:
         """
         iteration, content = self._choose()
         manifest.require_arrays(content, like, self.path / str(iteration))
-        folder, words = self.path / str(iteration), jax.eval_shape(to_words, like)
-        large, small = _by_size(words)
-
-        def how(x):
-            if sharding is None or isinstance(x, np.ndarray):
-                return ocp.RestoreArgs(restore_type=np.ndarray)
-            return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=x.shape, dtype=x.dtype)
-
-        args = ocp.args.PyTreeRestore(small, restore_args=jax.tree.map(how, small))
-        found = self._writer.restore(folder / REST, args)
-        for number, x in large.items():
-            found[str(number)] = buffers.read(folder / BUFFERS, number, x.shape, x.dtype, sharding)
-        leaves = [found[str(number)] for number in range(len(found) - 1)]
+        words, reader = jax.eval_shape(to_words, like), arrays.Reader(self.path / str(iteration) / ARRAYS)
+        leaves = [reader.read(number, x, sharding) for number, x in enumerate(jax.tree.leaves(words))]
         return from_words(jax.tree.unflatten(jax.tree.structure(words), leaves), like)
 
     def tidy(self) -> None:
@@ -191,13 +169,6 @@ class Checkpoints:
             known = folder.name.isdecimal() and int(folder.name) in finished
             if folder.is_dir() and not (known and int(folder.name) <= newest):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _by_size(tree: PyTree) -> tuple[dict[int, Any], dict[str, Any]]:
-    """(large, small) arrays of `tree`, by their numbers; Orbax writes no empty tree, so one of zero goes with it."""
-    leaves = list(enumerate(jax.tree.leaves(tree)))
-    large = {number: x for number, x in leaves if x.ndim and tree_bytes(x) >= LARGE}
-    return large, {"none": np.zeros(1)} | {str(number): x for number, x in leaves if number not in large}
 
 
 @functools.partial(jax.jit, donate_argnums=0, keep_unused=True)
@@ -219,9 +190,3 @@ def _snapshot(tree: PyTree, old: PyTree) -> PyTree:
     if jax.default_backend() != "cpu" and jax.process_count() == 1:
         return jax.tree.map(np.asarray, to_words(tree))
     return jax.block_until_ready(_copy(tree) if old is None else _copy_over(old, tree))
-
-
-def _reason(error: Exception) -> str:
-    """Of a long message, what went wrong."""
-    lines = (str(error).strip() or repr(error)).splitlines()
-    return next((line.strip() for line in lines if "space" in line.lower()), lines[0])[:200]

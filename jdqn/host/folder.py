@@ -1,11 +1,12 @@
 """The run folder: config.json, metrics.csv, curve.png, checkpoint/, result.json; or several of those in one."""
 
+import contextlib
 import csv
 import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,18 +107,28 @@ class RunFolder:
         write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
-def write_whole(path: Path, content: str) -> None:
-    """Write a file whole or not at all, also when the power fails."""
-    part = path.with_suffix(".part")
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` afterwards: a file is there whole or as it was.
+
+    Raises:
+        OSError: there is no room; it names `path`.
+    """
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
-        with part.open("w", newline="") as file:
-            file.write(content)
-            file.flush()
+        yield part
+        with part.open("rb+") as file:
             os.fsync(file.fileno())
+        part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
-    part.replace(path)
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a file whole or not at all, also when the power fails."""
+    with whole(path) as part:
+        part.write_text(content, newline="")
 
 
 class Table:

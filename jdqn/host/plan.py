@@ -17,7 +17,7 @@ from ..validation import validate_config
 from ..version import __version__
 
 CHANGEABLE = ("reports", "episodes", "checkpoint_every", "keep", "keep_best", "non_finite", "debug")
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "orbax-checkpoint", "numpy")
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from .folder import whole
 from .statistics import interval
 
 
@@ -32,7 +33,8 @@ def learning_curves(panels: dict[str, dict[str, np.ndarray]], path: Path) -> Non
         axes.set_xlabel("environment steps per agent")
     for axes in grid[:, 0]:
         axes.set_ylabel("return of training episodes")
-    figure.savefig(path, dpi=120 if len(panels) == 1 else 80)
+    with whole(path) as part:
+        figure.savefig(part, dpi=120 if len(panels) == 1 else 80)
     plt.close(figure)
 
 
@@ -76,7 +78,8 @@ def swept(rows: list[dict], name: str, path: Path) -> None:
     axes.set_xlabel(name)
     axes.set_ylabel("greedy return, an agent a dot")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    with whole(path) as part:
+        figure.savefig(part, dpi=110)
     plt.close(figure)
 
 

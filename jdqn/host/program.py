@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import copy
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,13 +29,11 @@ from .progress import Progress
 
 
 def holds() -> int:
-    """Times the state in the memory of its devices at most: itself, its copy for a checkpoint, and what Orbax makes.
+    """Times the state in the memory of its devices at most: itself, and its copy for a checkpoint.
 
     An accelerator has its copy in the memory of the host, unless there are several hosts.
     """
-    if jax.default_backend() == "cpu":
-        return 3
-    return 1 if jax.process_count() == 1 else 2
+    return 1 if jax.default_backend() != "cpu" and jax.process_count() == 1 else 2
 
 
 class Run:
@@ -141,7 +140,7 @@ class Run:
             evaluate_all = on_devices(self.mesh)(evaluate_all)
         checked = _checked if self.plan.debug else lambda function: function
         advance = jax.jit(checked(self.population.advance), donate_argnums=0)
-        start = jax.jit(checked(self.population.start))
+        start = jax.jit(self.population.start)  # whose metrics are nan: it learns nothing
         jobs = {
             "advance": lambda: advance.lower(state, hyper, sums, i, i).compile(),
             "start": lambda: start.lower(keys, hyper).compile(),
@@ -158,18 +157,18 @@ class Run:
         self.require_memory(max(1, getattr(memory, "temp_size_in_bytes", 0)))  # None on some devices
         self.compile_seconds += time.perf_counter() - began
 
-    def call(self, program: Callable, *arguments) -> Any:
-        """The results of a compiled program, once they are there.
+    def advance(self, *arguments) -> tuple[State, Metrics]:
+        """Call the program of that name, and wait.
 
         Raises:
             Sick: under --debug, naming the line that made the first number that is none.
         """
-        found = jax.block_until_ready(program(*arguments))
+        found = jax.block_until_ready(self.programs["advance"].result()(*arguments))
         if not self.plan.debug:
             return found
         error, results = found
-        if message := error.get():
-            raise Sick(f"--debug found {message}")
+        if exception := error.get_exception():
+            raise Sick(f"--debug found {str(exception).rstrip('.')}{_place(exception)}")
         return results
 
     def begin(self, sick: list[dict[str, Any]] | None = None) -> tuple[State, Metrics, Hyper, Progress]:
@@ -178,7 +177,7 @@ class Run:
         keys, hyper = self._inputs()
         if sick:
             keys = self.place(begin_again(keys, sick, self.plan))
-        state, sums = self.call(self.programs["start"].result(), keys, hyper)
+        state, sums = jax.block_until_ready(self.programs["start"].result()(keys, hyper))
         progress = Progress.of(self.plan.agents, self.trainer.num_warm_up)
         progress.seconds, progress.sick = time.perf_counter() - began, sick or []
         return state, sums, hyper, progress
@@ -231,3 +230,10 @@ class Run:
 def _checked(function: Callable) -> Callable:
     """Return a function that also returns the first place where something became nan."""
     return checkify.checkify(function, errors=checkify.nan_checks | checkify.user_checks)
+
+
+def _place(exception: Exception) -> str:
+    """Where a line of ours, or of an environment, made it."""
+    frames = getattr(getattr(exception, "traceback_info", None), "frames", ())
+    ours = [x for x in frames if not re.search(r"site-packages/(jax|jaxlib|flax|optax)/", x.file_name)]
+    return f" at {ours[0].file_name}:{ours[0].line_num} ({ours[0].function_name})" if ours else ""

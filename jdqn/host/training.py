@@ -60,7 +60,6 @@ class Training:
 
     def _train(self, resume: bool, signals: Signals, sick: list[dict[str, Any]]) -> tuple[State, Progress]:
         run, plan, checkpoints = self.run, self.plan, self.checkpoints
-        advance = run.programs["advance"].result()
         if resume:
             state, self.sums, self.hyper, progress = run.restore(checkpoints)
             if sick:
@@ -85,7 +84,7 @@ class Training:
             boundary = stops[np.searchsorted(stops, progress.iteration, side="right")]
             stop = min(progress.iteration + stride, int(boundary))
             start = np.int32(progress.iteration)
-            state, self.sums = run.call(advance, state, self.hyper, self.sums, start, np.int32(stop))
+            state, self.sums = run.advance(state, self.hyper, self.sums, start, np.int32(stop))
             took, due, busy, stopped = agree(
                 time.perf_counter() - began, self.clock.due(stop), checkpoints.busy(), signals.received or 0
             )

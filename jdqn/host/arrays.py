@@ -1,0 +1,99 @@
+"""Arrays on disk as they lie in memory, in NumPy's own formats: as fast as the disk, and `numpy.load` opens them.
+
+An array that is spread over devices has a piece for each of them. Every process writes the pieces that it holds, and
+reads whatever it needs, so that the next run can have other devices. A piece is named by the number of its array and
+its first row; large ones have a file each, and the small ones of a process share one.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+LARGE = 1 << 20  # bytes of a piece
+
+
+def write(folder: Path, leaves: list[Any], process: int) -> None:
+    """Write what this process holds of `leaves`, and be sure that it is on disk.
+
+    Raises:
+        OSError: there is no room.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    small = {}
+    for number, array in enumerate(leaves):
+        for start, piece in _pieces(array):
+            if piece.nbytes < LARGE:
+                small[_name(number, start)] = piece
+                continue
+            with (folder / f"{_name(number, start)}.npy").open("wb") as file:
+                np.save(file, piece)
+                _sync(file)
+    part = folder / f"small-{process}.part"
+    with part.open("wb") as file:
+        np.savez(file, allow_pickle=False, **small)
+        _sync(file)
+    part.replace(part.with_suffix(".npz"))  # which says that this process has written everything
+
+
+def written(folder: Path) -> int:
+    """How many processes have written all that they hold."""
+    return len(list(folder.glob("small-*.npz")))
+
+
+class Reader:
+    """The arrays in a folder, whichever processes wrote them."""
+
+    def __init__(self, folder: Path):
+        self._pieces: dict[int, list[tuple[int, Any]]] = {}
+        for path in sorted(folder.glob("*.npy")):
+            self._add(path.stem, np.load(path, mmap_mode="r", allow_pickle=False))
+        for path in sorted(folder.glob("small-*.npz")):
+            with np.load(path, allow_pickle=False) as file:
+                for name in file.files:
+                    self._add(name, file[name])
+        for pieces in self._pieces.values():
+            pieces.sort(key=lambda piece: piece[0])
+
+    def _add(self, name: str, piece: np.ndarray) -> None:
+        number, start = name.split("-")
+        self._pieces.setdefault(int(number), []).append((int(start), piece))
+
+    def read(self, number: int, like: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
+        """Array `number`, of the shape and dtype of `like`: NumPy's, or on the devices of `sharding`.
+
+        The latter may cut its leading axis.
+        """
+        pieces = self._pieces[number]
+
+        def rows(index: tuple[slice, ...] | None = None) -> np.ndarray:
+            if not like.shape:
+                return np.array(pieces[0][1])
+            begin, end, _ = (index[0] if index else slice(None)).indices(like.shape[0])
+            found = np.empty((end - begin, *like.shape[1:]), like.dtype)
+            for start, piece in pieces:
+                low, high = max(start, begin), min(start + len(piece), end)
+                if low < high:
+                    found[low - begin : high - begin] = piece[low - start : high - start]
+            return found
+
+        return rows() if sharding is None else jax.make_array_from_callback(like.shape, sharding, rows)
+
+
+def _pieces(array: Any) -> list[tuple[int, np.ndarray]]:
+    """(first row, rows) of what this process holds of an array, each once."""
+    if isinstance(array, np.ndarray):
+        return [(0, array)]
+    mine = [shard for shard in array.addressable_shards if shard.replica_id == 0]
+    return [((shard.index[0].start or 0) if shard.index else 0, np.asarray(shard.data)) for shard in mine]
+
+
+def _name(number: int, start: int) -> str:
+    return f"{number:04d}-{start}"
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
