@@ -51,7 +51,9 @@ TASKS = {
         "CartPole", "--env CartPole-v1 --total-steps 200000", FAMILY, "450 or more",
         but=dict.fromkeys(("pqn", "pqn_rnn"), "--total-steps 500000") | {"btr": "--total-steps 100000"},
     ),
-    "acrobot": Task("Acrobot", "--env Acrobot-v1", FAMILY, "-85 or more at 500,000 steps; ours are 100,000, of the two PQN 500,000"),
+    "acrobot": Task(
+        "Acrobot", "--env Acrobot-v1", FAMILY, "-85 or more at 500,000 steps; ours are 100,000, of the two PQN 500,000"
+    ),
     "catch": Task("Catch", "--env Catch-bsuite", FAMILY, "0.95 or more"),
     "memory": Task(
         "MemoryChain 10", "--env MemoryChain-bsuite --env-params memory_length=10",

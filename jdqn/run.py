@@ -23,7 +23,7 @@ from .host.console import ProgressBar, conclude, describe, list_algorithms, show
 from .host.folder import RunFolder, read_metrics
 from .host.health import Sick
 from .host.options import Options, parse
-from .host.processes import Agreed, agree, fetch, first, meet, together, wait_for_all
+from .host.processes import Agreed, agree, fetch, first, meet, several, together, wait_for_all
 from .host.program import Run
 from .host.session import Session, begin, resume, write_plans
 from .host.signals import Interrupted
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         except (ConfigError, Interrupted, Sick):
             raise
         except Exception as error:
-            if jax.process_count() > 1:
+            if several():
                 leave_the_others(error, session.folder)
             if isinstance(error, OSError) and error.errno in NO_ROOM:
                 tell(f"{error.filename or 'a file'} could not be written ({error.strerror}): make room and {again}")
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         if first() or not isinstance(error, Agreed):
             tell(str(error))
-        if jax.process_count() > 1 and not isinstance(error, Agreed):
+        if several() and not isinstance(error, Agreed):
             leave(2)
         return 2
 

@@ -46,16 +46,19 @@ def _cache(tmp_path_factory):
 
 
 def assert_same(ours: Path, theirs: Path) -> None:
+    """But for seconds; copies that fill up devices, behind the agents, do not count."""
     assert [without(["seconds"], row) for row in rows(ours)] == [without(["seconds"], row) for row in rows(theirs)]
     assert without(SECONDS, result(ours)) == without(SECONDS, result(theirs))
-    assert last_state(ours) == last_state(theirs)
+    shards = json.loads((ours / "config.json").read_text())["shards"]
+    agents = result(ours)["agents"] if shards == 1 else None
+    assert last_state(ours, agents) == last_state(theirs, agents)
     lineage = "lineage.csv"
     assert (ours / lineage).exists() == (theirs / lineage).exists()
     if (ours / lineage).exists():
         assert (ours / lineage).read_text() == (theirs / lineage).read_text()
 
 
-def last_state(folder: Path) -> list[bytes]:
+def last_state(folder: Path, agents: int | None) -> list[bytes]:
     """Every array of the newest checkpoint: parameters, optimiser, replay, environments, keys."""
     checkpoints = Checkpoints(folder / "checkpoint")
     path = folder / "checkpoint" / str(checkpoints.newest())
@@ -66,7 +69,7 @@ def last_state(folder: Path) -> list[bytes]:
         shape = tuple(int(size) for size in shape.split(",") if size)
         key = dtype.startswith("key")
         like = jax.ShapeDtypeStruct((*shape, 2) if key else shape, "uint32" if key else dtype)
-        found.append(reader.read(number, like).tobytes())
+        found.append(reader.read(number, like)[:agents].tobytes())
     return found
 
 

@@ -21,7 +21,7 @@ from ..config import ConfigError
 from ..keys import from_words, to_words
 from ..types import PyTree
 from . import arrays, manifest
-from .processes import agree, first, together
+from .processes import agree, first, several, together
 
 ARRAYS = "arrays"  # folder in a checkpoint
 
@@ -80,7 +80,7 @@ class Checkpoints:
             if job is not None:
                 job.result()
         except OSError as error:
-            if jax.process_count() > 1:
+            if several():
                 raise
             if not self._warned:
                 reason = error.strerror or error

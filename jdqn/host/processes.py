@@ -39,21 +39,26 @@ def meet(coordinator: str | None, hosts: int | None, index: int | None) -> None:
         ) from error
 
 
+def several() -> bool:
+    """The run has other processes; to ask does not start JAX, whose devices may still have to be chosen."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
 def first() -> bool:
     """This process writes the files."""
-    return jax.process_index() == 0
+    return not several() or jax.process_index() == 0
 
 
 def fetch(tree: PyTree) -> Any:
     """Arrays on whichever devices of whichever host -> NumPy, everywhere."""
-    if jax.process_count() == 1:
+    if not several():
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def agree(*numbers: float) -> list[float]:
     """The largest of each number among the processes, so that all of them go on alike."""
-    if jax.process_count() == 1:
+    if not several():
         return list(numbers)
     words = np.array(numbers, np.float64).view(np.uint32)  # JAX would round them to float32
     found = np.asarray(multihost_utils.process_allgather(words)).reshape(jax.process_count(), -1)
@@ -71,7 +76,7 @@ def together() -> Iterator[None]:
     Raises:
         ConfigError: one of them raised it; the sentence is that of the first one that did.
     """
-    if jax.process_count() == 1:
+    if not several():
         yield
         return
     refusal = ""
@@ -91,13 +96,13 @@ def together() -> Iterator[None]:
 
 def wait_for_all(name: str) -> None:
     """Return when every process has come here."""
-    if jax.process_count() > 1:
+    if several():
         multihost_utils.sync_global_devices(name)
 
 
 def place(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
     """Arrays that every process has whole -> the same, spread over the devices of all."""
-    if jax.process_count() == 1:
+    if not several():
         return jax.device_put(tree, sharding)
     shapes = jax.eval_shape(lambda: tree)
     words = jax.tree.map(np.asarray, to_words(tree))
