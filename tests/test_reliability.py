@@ -423,20 +423,27 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["population", "data"])
 def test_another_number_of_devices(kind, tmp_path, capsys):
-    """A population goes on with the same bits; the shards of one agent too, on a CPU."""
+    """A population goes on with the same bits; of one agent in shards, sums may be rounded otherwise."""
     reference, path = tmp_path / "reference", tmp_path / "run"
     short = [*KINDS[kind], "--total-steps", "4000"]
     assert main([*short, "--out", str(reference)]) == 0
     child = subprocess_of([*short, "--total-steps", "4000", "--out", path])
-    assert child.wait() == 0
+    _, said = child.communicate()
+    assert child.returncode == 0, said
     # Back to the checkpoint before the last, as if it had been killed there.
     (path / "result.json").unlink()
     newest = max((path / "checkpoint").iterdir(), key=lambda x: int(x.name))
     shutil.rmtree(newest)
     capsys.readouterr()
     assert main(["--resume", str(path), "--devices", "1"]) == 0
-    assert "written on 2 cpu device(s) (cpu), going on on 1 cpu device(s)" in capsys.readouterr().out
-    assert_same(path, reference)
+    said = capsys.readouterr().out
+    assert "written on 2 cpu device(s) (cpu), going on on 1 cpu device(s)" in said
+    if kind == "population":
+        assert "with the same numbers" in said
+        assert_same(path, reference)
+    else:
+        assert "with numbers that may round otherwise" in said
+        assert result(path)["updates"] == result(reference)["updates"]
 
 
 def test_a_second_interrupt_leaves_at_once(tmp_path):

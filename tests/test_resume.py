@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, without
 
-from jdqn import envs
+from jdqn import ALGORITHMS, envs
 from jdqn.host import training
 from jdqn.host.checkpoint import Checkpoints
 from jdqn.host.plan import Plan
@@ -207,4 +207,26 @@ def test_kill_9(tmp_path):
     child = subprocess_of(["--resume", path])
     child.communicate()
     assert child.returncode == 0
+    assert_same(path, reference)
+
+
+SMALL = ["--hidden-sizes", "16", "16", "--total-steps", "2000", "--reports", "5", "--episodes", "2", "--seed", "3"]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_algorithm_goes_on_as_if_it_had_not_stopped(algo, stop_at, tmp_path):
+    arguments = ["--algo", algo, *SMALL]
+    if algo == "q_learning":
+        arguments = TINY["q_learning"]
+    if algo not in ("pqn", "pqn_rnn", "q_learning"):
+        arguments += ["--warm-up-steps", "500", "--replay-size", "800"]
+    reference, path = tmp_path / "reference", tmp_path / "run"
+    assert main([*arguments, "--out", str(reference)]) == 0
+    plan = Plan.from_json(json.loads((reference / "config.json").read_text()))
+    run = Run(plan, envs.make(plan.env))
+    middle = (run.trainer.num_warm_up + run.total) // 2
+    assert stop_at(middle, signal.SIGTERM, [*arguments, "--out", path]) == 128 + signal.SIGTERM
+    assert newest(path)[2]["iteration"] == middle
+    assert main(["--resume", str(path)]) == 0
     assert_same(path, reference)

@@ -104,6 +104,26 @@ def test_it_does_not_drift():
     np.testing.assert_allclose(sum_tree.total(quiet), 1e-3, rtol=1e-5)  # a difference of sums would have left ~0.1
 
 
+@pytest.mark.nightly
+def test_a_hundred_million_updates():
+    """The sums are those of the leaves, in float32, after any number of writes."""
+    size, batch, rounds = 1_000_000, 1024, 98_000  # 10^8 priorities over nine orders of magnitude
+
+    @jax.jit
+    def soak(tree, key):
+        def write(i, tree):
+            k_index, k_priority = jax.random.split(jax.random.fold_in(key, i))
+            indices = jax.random.randint(k_index, (batch,), 0, size)
+            priority = 10.0 ** jax.random.uniform(k_priority, (batch,), minval=-6.0, maxval=3.0)
+            return sum_tree.write(tree, indices, priority)
+
+        return jax.lax.fori_loop(0, rounds, write, tree)
+
+    tree = soak(sum_tree.init(size), jax.random.key(0))
+    exact = np.sum(np.asarray(sum_tree.leaves(tree)), dtype=np.float64)
+    assert abs(float(sum_tree.total(tree)) / exact - 1) < 1e-6
+
+
 @pytest.mark.parametrize("agents", [1, 3])
 @pytest.mark.parametrize("size", [4**9, 300_000])
 def test_the_compiled_program_never_copies_the_tree(agents, size):
