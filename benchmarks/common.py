@@ -1,5 +1,6 @@
-"""What the benchmarks share: clocks, tables, and the machine's name."""
+"""What the benchmarks share: flags, clocks, tables, and the machine's name."""
 
+import argparse
 import json
 import os
 import platform
@@ -14,6 +15,16 @@ import jax.numpy as jnp
 
 from jdqn import Hyper, Population, Trainer
 from jdqn.host.memory import tree_bytes
+
+
+def flags(name: str, doc: str, seconds: float = 1.0, repetitions: int = 5) -> argparse.ArgumentParser:
+    """The flags that every benchmark has."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=doc.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=repetitions, help="timed calls, of which the median counts")
+    parser.add_argument("--seconds", type=float, default=seconds, help="length of a timed call")
+    parser.add_argument("--tiny", action="store_true", help="small work, to see whether it runs")
+    parser.add_argument("--out", type=Path, help="also write what is printed to this file")
+    return parser
 
 
 def seconds(function: Callable, repetitions: int) -> dict[str, float]:
@@ -77,10 +88,16 @@ def table(records: list[dict], columns: dict[str, str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def tell(title: str, records: list[dict], columns: dict[str, str]) -> None:
-    """Print a table and a line of JSON for each of its rows."""
+def tell(
+    title: str, records: list[dict], columns: dict[str, str], out: Path | None = None, more: bool = False
+) -> None:
+    """Print a table and a line of JSON for each of its rows; write both to `out` too, at its end if there is `more`."""
     about = machine()
-    print(f"\n{title}\n\n{about['machine']}, {about['cores']} cores, jax {about['jax']}\n")
-    print(table(records, columns) + "\n")
-    for record in records:
-        print(json.dumps(record | about))
+    lines = [json.dumps(record | about) for record in records]
+    head = f"{title}\n\n{about['machine']}, {about['cores']} cores, jax {about['jax']}"
+    text = f"\n{head}\n\n{table(records, columns)}\n\n" + "\n".join(lines)
+    print(text)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("a" if more else "w") as file:
+            file.write(text + "\n")

@@ -57,5 +57,5 @@ def require(wanted: int, what: str, devices: int = 1) -> None:
     if wanted > free:
         raise ConfigError(
             f"{what} needs {wanted:,} bytes ({human(wanted)}) and {free:,} ({human(free)}) are free: "
-            "lower replay_size, or the number of agents or --wave"
+            "lower replay_size or the network's sizes, or the number of agents or --wave"
         )
