@@ -51,6 +51,17 @@ class Training:
         self._advance = advance.lower(state, hyper, sums, i, i).compile()
         self.compile_seconds = time.perf_counter() - began
         self._carry, self._hyper, self._now = (state, sums), hyper, trainer.num_warm_up
+        self._first = self._now
+
+    @property
+    def iterations(self) -> int:
+        """Iterations so far, after warm-up."""
+        return self._now - self._first
+
+    @property
+    def transitions(self) -> int:
+        """Environment steps so far of all agents, warm-up included; a tick that only resets is none."""
+        return int(self._carry[1].env_steps.sum())
 
     def go(self, iterations: int) -> Any:
         """So many more iterations."""
@@ -88,9 +99,7 @@ def table(records: list[dict], columns: dict[str, str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def tell(
-    title: str, records: list[dict], columns: dict[str, str], out: Path | None = None, more: bool = False
-) -> None:
+def tell(title: str, records: list[dict], columns: dict[str, str], out: Path | None = None, more: bool = False) -> None:
     """Print a table and a line of JSON for each of its rows; write both to `out` too, at its end if there is `more`."""
     about = machine()
     lines = [json.dumps(record | about) for record in records]
