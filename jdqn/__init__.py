@@ -6,6 +6,9 @@
 >>> state, metrics = jax.jit(lambda key: jdqn.train(trainer, key, hyper, 1000))(jax.random.key(0))
 """
 
+from pathlib import Path
+from typing import Any
+
 from . import envs
 from .build import build
 from .config import Config, ConfigError, Hyper, total_iterations
@@ -41,6 +44,7 @@ __all__ = [
     "device_mesh",
     "envs",
     "evaluate",
+    "load",
     "over_agents",
     "over_devices",
     "over_shards",
@@ -48,3 +52,13 @@ __all__ = [
     "total_iterations",
     "train",
 ]
+
+
+def load(folder: str | Path, best: bool = False) -> Any:
+    """Load what a run of the program has learnt: (env, trainer, params [S, ...], iteration).
+
+    See `jdqn.host.load.load`, which is imported only here.
+    """
+    from .host.load import load
+
+    return load(folder, best)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, without
 
+import jdqn
 from jdqn.config import ConfigError
 from jdqn.host import arrays, manifest
 from jdqn.host.checkpoint import Checkpoints
@@ -379,6 +380,15 @@ def test_the_best_is_kept(tmp_path, capsys):
     kept = {int(x.name) for x in (path / "checkpoint").iterdir()}
     assert kept == {best["iteration"], 125}
     assert best["mean"] >= result(path)["evaluation"]["mean"]
+    trained = jdqn.load(path, best=True)
+    assert trained.iteration == best["iteration"]
+    keys = [jax.random.fold_in(jax.random.key(seed), 2**31 - 1) for seed in (3, 4)]  # those of the program
+    returns = []
+    for k, key in enumerate(keys):
+        params = jax.tree.map(lambda x, k=k: x[k], trained.params)
+        returns.append(jdqn.evaluate(trained.env, trained.trainer.policy, params, key, episodes=3).returns)
+    assert np.mean(returns) == pytest.approx(best["mean"])
+    assert jdqn.load(path).iteration == 125
 
 
 @pytest.mark.slow

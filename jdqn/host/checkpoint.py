@@ -111,6 +111,20 @@ class Checkpoints:
         """
         return self._choose()[0]
 
+    def choose_best(self) -> None:
+        """From now on, read the best checkpoint instead of the newest.
+
+        Raises:
+            ConfigError: none was kept, or it is damaged.
+        """
+        best = [k for k in self.saved() if manifest.read(self.path / str(k)).get("best")]
+        if not best:
+            raise ConfigError(f"{self.path} holds no checkpoint that was kept as the best: train with --keep-best")
+        try:
+            self._chosen = best[-1], manifest.verified(self.path / str(best[-1]))
+        except manifest.Damaged as damage:
+            raise ConfigError(f"{damage}: load the newest checkpoint instead") from damage
+
     def host(self) -> dict[str, Any]:
         """Return the JSON values of the newest checkpoint that is whole.
 
