@@ -29,6 +29,11 @@ HERE = Path(__file__).with_suffix("")
 CARDS = Path(__file__).parent.parent / "docs" / "algorithms.md"
 FAMILY = [name for name in ALGORITHMS if name != "q_learning"]  # which needs one-hot states
 
+MINATAR = ["dqn", "rainbow", "pqn"]
+LENGTHS = {
+    name: f"--total-steps {steps}" for name, steps in zip(MINATAR, (2_000_000, 1_000_000, 5_000_000), strict=True)
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -70,6 +75,12 @@ TASKS = {
     "mountain_car": Task(
         "MountainCar", "--env MountainCar-v0", ["dqn", "double", "munchausen"], "-110 or more for some row"
     ),
+    **{
+        game.lower(): Task(
+            f"MinAtar {game}", f"--env {game}-MinAtar", MINATAR, "what an hour of one core gives", seeds=5, but=LENGTHS
+        )
+        for game in ("Breakout", "Asterix")
+    },
     "frozen_lake": Task("FrozenLake", "--env FrozenLake-misc", ["q_learning"], "0.74, the optimum"),
 }  # fmt: skip
 

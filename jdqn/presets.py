@@ -109,6 +109,7 @@ CARTPOLE_PQN = dict(
     total_steps=500_000, updates=32, trace_decay=0.95, learning_rate=1e-3, epsilon_end=0.1, epsilon_steps=100_000.0
 )
 ACROBOT_PQN = dict(total_steps=500_000, updates=32, trace_decay=0.9, learning_rate=1e-3)
+MINATAR_PQN = dict(num_envs=128, batch_size=4, updates=64, epsilon_steps=500_000.0)  # two epochs of 32 minibatches
 PAIRS: dict[tuple[str, str], dict[str, Any]] = {
     ("CartPole-v1", "munchausen"): dict(n_step=3),
     ("CartPole-v1", "miqn"): dict(n_step=10),
@@ -124,6 +125,9 @@ PAIRS: dict[tuple[str, str], dict[str, Any]] = {
     ("Acrobot-v1", "qrdqn"): dict(atoms=16),
     ("Acrobot-v1", "apex"): dict(updates=8),
     ("Acrobot-v1", "r2d2"): dict(core_size=64),
+    ("Acrobot-v1", "btr"): dict(atoms=4),
+    ("Asterix-MinAtar", "pqn"): MINATAR_PQN,
+    ("Breakout-MinAtar", "pqn"): MINATAR_PQN,
 }
 
 

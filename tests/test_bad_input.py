@@ -11,8 +11,9 @@ from test_config import BAD, COUNTS, FLOATS, NAMES, SWITCHES
 
 from jdqn.config import Hyper
 from jdqn.host.checks import RANGES
-from jdqn.host.options import Options, parse, plans_of
+from jdqn.host.options import Options, parse
 from jdqn.host.program import Run
+from jdqn.host.wanted import plans_of
 from jdqn.run import main
 from jdqn.validation import MAY_BE_ZERO
 

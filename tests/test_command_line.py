@@ -9,8 +9,9 @@ from programs import TINY, compiled_once, subprocess_of
 
 import jdqn
 from jdqn import Config, Hyper, envs
-from jdqn.host.options import Options, parse, plans_of
+from jdqn.host.options import Options, parse
 from jdqn.host.program import Run
+from jdqn.host.wanted import plans_of
 from jdqn.run import main
 
 

@@ -13,8 +13,9 @@ from jdqn import evolution, parallel
 from jdqn.config import Hyper
 from jdqn.host.folder import RunFolder
 from jdqn.host.generations import Generations
-from jdqn.host.options import parse, plans_of
+from jdqn.host.options import parse
 from jdqn.host.progress import Progress
+from jdqn.host.wanted import plans_of
 
 WORDS = "--sweep random --learning-rate 1e-4 1e-3"
 

@@ -20,9 +20,10 @@ from jdqn.config import ticks_per_iteration, total_iterations, warm_up_iteration
 from jdqn.host import plots, statistics, sweep
 from jdqn.host.console import show_ranking
 from jdqn.host.folder import RunFolder
-from jdqn.host.options import agents_wanted, parse, plans_of
+from jdqn.host.options import parse
 from jdqn.host.plan import Evolution, Plan
 from jdqn.host.program import Run
+from jdqn.host.wanted import agents_wanted, plans_of
 from jdqn.run import Session, main
 
 

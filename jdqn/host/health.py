@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..config import ticks_per_iteration
-from ..health import QUANTITIES, non_finite
+from ..health import QUANTITIES
 from ..trainer import Metrics, State
 from .plan import Plan
 from .processes import fetch
@@ -32,9 +32,9 @@ class Restart(Exception):
 class Health:
     """Looks after the agents of a plan."""
 
-    def __init__(self, plan: Plan, warn: Callable[[str], None]):
-        self.plan, self.warn = plan, warn
-        self._examine = jax.jit(jax.vmap(non_finite))
+    def __init__(self, plan: Plan, examine: Callable[[State, Metrics], jax.Array], warn: Callable[[str], None]):
+        """`examine` is jdqn.health.non_finite of all agents, [S, Q] bool."""
+        self.plan, self.warn, self._examine = plan, warn, examine
 
     def examine(self, state: State, sums: Metrics, progress: Progress) -> None:
         """Find what is not finite any more, and do with it what the plan says; `progress.sick` keeps it.

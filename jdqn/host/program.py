@@ -16,6 +16,7 @@ from ..build import build
 from ..config import Hyper, total_iterations
 from ..envs import Env
 from ..evaluate import evaluate
+from ..health import non_finite
 from ..parallel import device_mesh, each, on_devices, over_agents, over_devices, over_shards, sharded
 from ..shards import AGENTS, DEVICES, WHOLE, Shards
 from ..trainer import Metrics, State
@@ -29,11 +30,8 @@ from .progress import Progress
 
 
 def holds() -> int:
-    """Times the state in the memory of its devices at most: itself, and its copy for a checkpoint.
-
-    An accelerator has its copy in the memory of the host, unless there are several hosts.
-    """
-    return 1 if jax.default_backend() != "cpu" and jax.process_count() == 1 else 2
+    """Times the state in the memory of its devices: itself and, where that is the host's, its copy for a checkpoint."""
+    return 2 if jax.default_backend() == "cpu" else 1
 
 
 class Run:
@@ -144,6 +142,7 @@ class Run:
         jobs = {
             "advance": lambda: advance.lower(state, hyper, sums, i, i).compile(),
             "start": lambda: start.lower(keys, hyper).compile(),
+            "examine": lambda: jax.jit(jax.vmap(non_finite)).lower(state, sums).compile(),
             "evaluate": lambda: jax.jit(evaluate_all).lower(state.learner.params, keys).compile(),
         }
         pool = concurrent.futures.ThreadPoolExecutor(len(jobs))

@@ -12,9 +12,10 @@ from ..config import ConfigError
 from ..envs import Env
 from . import devices
 from .folder import RunFolder
-from .options import Options, agents_wanted, plans_of
+from .options import Options
 from .plan import CHANGEABLE, Plan
 from .program import Run
+from .wanted import agents_wanted, plans_of
 
 WHERE = ("--devices", "--distributed", "--coordinator", "--num-hosts", "--host-index", "--compilation-cache")
 MAY_CHANGE = ("total_steps", *CHANGEABLE)

@@ -34,7 +34,7 @@ class Training:
     ):
         self.run, self.plan, self.folder, self.checkpoints = run, run.plan, folder, checkpoints
         self.show, self.warn = show, warn
-        self.health = Health(run.plan, warn)
+        self.health = Health(run.plan, lambda *state: run.programs["examine"].result()(*state), warn)
         self.tables: list[Table] = []
 
     def go(self, resume: bool) -> tuple[State, Progress]:
