@@ -55,8 +55,8 @@ REFUSED = {
     "reports": ("--reports 0", "--reports must be"),
     "checkpoint_every": ("--checkpoint-every 0", "--checkpoint-every must be"),
     "warm_up": ("--total-steps 2000 --warm-up-steps 5000", "raise total_steps or lower warm_up_steps"),
-    "memory": ("--replay-size 2000000000 --seeds 64 --devices 1", "156,000,"),  # 3 x 2e9 x 26 bytes and the little rest
-    "parameters": ("--hidden-sizes 1000000 1000000", "48,000,3"),
+    "memory": ("--replay-size 2000000000 --seeds 64 --devices 1", "104,000,"),  # 2 x 2e9 x 26 bytes and the little rest
+    "parameters": ("--hidden-sizes 1000000 1000000", "32,000,2"),
     "filled": ("--out {tmp}/filled", "is not empty"),
     "no_run": ("--out {tmp}/filled --overwrite", "holds no run"),
     "not_ours": ("--out {tmp}/not_ours --overwrite", "holds no run"),
