@@ -1,6 +1,6 @@
 """What several devices, and several processes, do to a population and to one agent in shards.
 
-    python -m benchmarks.devices [--repetitions 5] [--seconds 2] [--hosts] [--tiny]
+    python -m benchmarks.devices [--repetitions 5] [--seconds 2] [--hosts] [--tiny] [--out FILE]
 
 A CPU is split into a device for each core. `population` shares 32 agents out and sends nothing; `data` is one agent
 whose environments, replay and batch are divided, with an all-reduce of gradients at every update, beside the same agent
@@ -25,7 +25,7 @@ from jdqn.host import devices
 from jdqn.host.processes import meet, place
 from jdqn.shards import AGENTS, DEVICES, Shards
 
-from .common import Training, tell
+from .common import Training, flags, tell
 from .population import SETTINGS, TINY
 
 COLUMNS = {
@@ -96,11 +96,8 @@ def as_hosts(number: int, repetitions: int, work: str) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> list[dict]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.devices", description=__doc__.splitlines()[0])
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a timed call")
+    parser = flags("devices", __doc__, 2.0)
     parser.add_argument("--hosts", action="store_true", help="also with a process for each device")
-    parser.add_argument("--tiny", action="store_true", help="small agents, to see whether it runs")
     parser.add_argument("--work", choices=WORKS, default="CartPole", help=argparse.SUPPRESS)
     parser.add_argument("--host", nargs=3, metavar=("ADDRESS", "HOSTS", "INDEX"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -124,7 +121,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
                 records.append(as_hosts(numbers[-1], options.repetitions, work))
             for record in records[first:]:
                 record["times"] = record["steps_per_second"] / records[first]["steps_per_second"]
-    tell("Devices", records, COLUMNS)
+    tell("Devices", records, COLUMNS, options.out)
     return records
 
 

@@ -1,11 +1,10 @@
 """A gradient of each network, with our products and with flax's own, one after the other.
 
-    python -m benchmarks.networks [--repetitions 5] [--seconds 1]
+    python -m benchmarks.networks [--repetitions 5] [--seconds 1] [--tiny] [--out FILE]
 
 `rows` are [T, B] with T = 1, as a learner gives them. Times are microseconds, the forward pass included.
 """
 
-import argparse
 from unittest import mock
 
 import flax.linen as nn
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 
 from jdqn import heads, modules, networks, products
 
-from .common import seconds, tell
+from .common import flags, seconds, tell
 
 NETWORKS = {
     "CartPole, 120-84 MLP": ("mlp", (4,), (120, 84), 128),
@@ -44,20 +43,18 @@ def microseconds(kind: str, shape: tuple[int, ...], sizes: tuple[int, ...], rows
 
 
 def main(arguments: list[str] | None = None) -> list[dict]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.networks", description=__doc__.splitlines()[0])
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a timed call")
+    parser = flags("networks", __doc__)
     parser.add_argument("--only", default="", help="networks whose name holds these words")
     options = parser.parse_args(arguments)
     records = []
     for name, network in NETWORKS.items():
-        if options.only not in name:
+        if options.only not in name or (options.tiny and "CartPole" not in name):
             continue
         with mock.patch.object(products, "times", jnp.matmul), mock.patch.object(modules, "Conv", nn.Conv):
             flax = microseconds(*network, options)
         times = dict(flax=flax, jdqn=microseconds(*network, options))
         records.append(dict(network=name, rows=network[-1], **times, times=times["flax"] / times["jdqn"]))
-    tell("A gradient", records, COLUMNS)
+    tell("A gradient", records, COLUMNS, options.out)
     return records
 
 

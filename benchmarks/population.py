@@ -1,7 +1,6 @@
 """Agent-steps per second against the number of agents, in two ways.
 
-    python -m benchmarks.population [--agents 1 2 4 ... 1024] [--repetitions 5] [--seconds 2] [--tiny]
-    python -m benchmarks.population --purejaxrl CHECKOUT --peer-python PYTHON    # whole runs beside PureJaxRL's vmap
+    python -m benchmarks.population [--agents 1 2 4 ... 1024] [--repetitions 5] [--seconds 2] [--tiny] [--out FILE]
 
 The work is CartPole with PureJaxRL's hyper-parameters: 10 environments, batch 128, a 120-84 MLP, one update per ten
 steps, a replay of 10,000. `jdqn` is what the program does: agents shared out over the devices, and on a CPU one after
@@ -9,11 +8,8 @@ another on each, which has a device for every core. `one vmap` is the same popul
 Steps are environment ticks.
 """
 
-import argparse
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +18,7 @@ import jdqn
 from jdqn import parallel
 from jdqn.host import devices
 
-from .common import Training, seconds, tell
+from .common import Training, flags, tell
 
 SETTINGS = dict(
     total_steps=500_000, num_envs=10, rollout_length=1, updates=1, batch_size=128, hidden_sizes=(120, 84),
@@ -71,54 +67,11 @@ def measure(trainer, hyper, way: str, agents: int, repetitions: int, target: flo
     )
 
 
-def beside_purejaxrl(checkout: Path, python: str, agents: list[int], repetitions: int) -> list[dict]:
-    """Whole runs from the first step on, warm-up included: PureJaxRL's, then ours of the same length."""
-    records = []
-    for number in agents:
-        steps = 200_000 if number < 8 else 50_000
-        script = Path(__file__).parent / "peers" / "purejaxrl_dqn.py"
-        command = [python, str(script), str(checkout), str(number), str(steps), str(repetitions)]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        theirs = json.loads(out.splitlines()[-1])
-        trainer, hyper = make(SETTINGS | dict(total_steps=steps))
-        made, used = population(trainer, "jdqn", number)
-        keys = jax.vmap(jax.random.key)(jnp.arange(number))
-        if used > 1:
-            keys = jax.device_put(keys, parallel.sharded(parallel.device_mesh(used)))
-        start, advance = jax.jit(made.start), jax.jit(made.advance, donate_argnums=0)
-        last = -(-steps // trainer.ticks)
-
-        def run(start=start, advance=advance, keys=keys, hyper=hyper, trainer=trainer, last=last):
-            state, sums = start(keys, hyper)
-            return advance(state, hyper, sums, jnp.int32(trainer.num_warm_up), jnp.int32(last))[1]
-
-        ours = dict(
-            library="jdqn", agents=number, steps=steps, updates=last - trainer.num_warm_up, **seconds(run, repetitions)
-        )
-        for record in (theirs, ours):
-            rate = number * steps / record["seconds"]
-            records.append(record | dict(steps_per_second=rate, times=theirs["seconds"] / record["seconds"]))
-    return records
-
-
 def main(arguments: list[str] | None = None) -> list[dict]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.population", description=__doc__.splitlines()[0])
+    parser = flags("population", __doc__, 2.0)
     parser.add_argument("--agents", type=int, nargs="+", default=[2**k for k in range(11)])
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a timed call")
-    parser.add_argument("--tiny", action="store_true", help="small agents, to see whether it runs")
-    parser.add_argument("--purejaxrl", type=Path, help="a checkout of PureJaxRL")
-    parser.add_argument("--peer-python", default=sys.executable, help="a Python with PureJaxRL's dependencies")
     options = parser.parse_args(arguments)
     devices.split_cpu(None, devices.cores())
-    if options.purejaxrl:
-        records = beside_purejaxrl(options.purejaxrl, options.peer_python, options.agents, options.repetitions)
-        columns = {
-            "library": "", "agents": ",", "steps": ",", "updates": ",", "seconds": ".2f", "min_seconds": ".2f",
-            "max_seconds": ".2f", "steps_per_second": ",.0f", "times": ".2f",
-        }  # fmt: skip
-        tell("Whole runs, CartPole, PureJaxRL's hyper-parameters", records, columns)
-        return records
     trainer, hyper = make(TINY if options.tiny else SETTINGS)
     records = []
     for agents in options.agents:
@@ -127,7 +80,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
             one = next(r for r in records if r["way"] == "jdqn")["steps_per_second"]
             records[-1]["times_one_agent"] = records[-1]["steps_per_second"] / one
             print(json.dumps(records[-1]), file=sys.stderr, flush=True)
-    tell("Agents, CartPole, PureJaxRL's hyper-parameters", records, COLUMNS)
+    tell("Agents, CartPole, PureJaxRL's hyper-parameters", records, COLUMNS, options.out)
     return records
 
 

@@ -1,6 +1,6 @@
 """Replay of jdqn beside flashbax 0.1.3: one process, the same rows, the same batch, in turns.
 
-    python -m benchmarks.replay [--tiny] [--repetitions 7] [--seconds 0.3] [--only WORDS]
+    python -m benchmarks.replay [--tiny] [--repetitions 7] [--seconds 0.3] [--only WORDS] [--out FILE]
 
 A round adds one row of each of E environments, then draws B transitions; prioritised replay also computes the
 importance weights and sends new priorities back. The loop stands inside jit with its state donated, as in training, so
@@ -12,11 +12,9 @@ observation once and draws two consecutive rows, and `item`, which stores whole 
 `flat, ordered` makes the new priorities depend on the drawn probabilities. Without that they do not, as no TD error
 does, and XLA copies flashbax's whole sum tree at every update; with it flashbax shows its best.
 
-Prints a table, and below it a line of JSON for each of its rows. Times are microseconds a round.
+Times are microseconds a round.
 """
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -29,6 +27,12 @@ from jdqn import replay
 from jdqn.config import Hyper
 from jdqn.types import Row
 
+from .common import flags, tell
+
+COLUMNS = {
+    "work": "", "library": "", "median_us": ".1f", "spread": "", "times_jdqn": ".2f", "compile_seconds": ".1f",
+    "state_bytes": ",",
+}  # fmt: skip
 HYPER = Hyper(importance_steps=1e9)
 ROLLOUTS = 8  # different ones that are added in turn
 OBSERVATIONS = {"CartPole": ((4,), jnp.float32), "MinAtar": ((10, 10, 4), jnp.bool_), "Atari": ((84, 84), jnp.uint8)}
@@ -210,6 +214,7 @@ def measure(work: Work, repetitions: int, seconds: float) -> list[dict]:
             median_us=statistics.median(times[name]),
             min_us=min(times[name]),
             max_us=max(times[name]),
+            spread=f"{min(times[name]):.1f} to {max(times[name]):.1f}",
             times_jdqn=statistics.median(times[name]) / base,
             compile_seconds=runner.compile_seconds,
             state_bytes=runner.bytes,
@@ -219,30 +224,16 @@ def measure(work: Work, repetitions: int, seconds: float) -> list[dict]:
 
 
 def main(arguments: list[str] | None = None) -> list[dict]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=__doc__.splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="small rings, to see whether it runs")
-    parser.add_argument("--repetitions", type=int, default=7, help="timed calls of each library")
-    parser.add_argument("--seconds", type=float, default=0.3, help="length of a call")
+    parser = flags("replay", __doc__, 0.3, 7)
     parser.add_argument("--only", default="", help="works whose name holds these words")
     options = parser.parse_args(arguments)
     works = [work for work in (TINY if options.tiny else WORKS) if options.only in str(work)]
     records = []
     for work in works:
-        print(f"\n{work}")
-        print(f"{'':24}{'median':>10}{'min - max':>24}{'x jdqn':>8}{'compile':>9}{'MB of state':>13}")
-        found = measure(work, options.repetitions, options.seconds)
-        for r in found:
-            spread = f"{r['min_us']:.1f} - {r['max_us']:.1f}"
-            print(
-                f"{r['library']:24}{r['median_us']:7.1f} us{spread:>24}{r['times_jdqn']:8.2f}"
-                f"{r['compile_seconds']:7.1f} s{r['state_bytes'] / 1e6:13.1f}"
-            )
-        records += found
+        records += measure(work, options.repetitions, options.seconds)
+    tell("Replay", records, COLUMNS, options.out)
     if not any(r["library"] != "jdqn" for r in records):
         print("\nflashbax is not installed, so jdqn stands alone: pip install --no-deps flashbax==0.1.3 adds it.")
-    print()
-    for record in records:
-        print(json.dumps(record))
     return records
 
 

@@ -15,11 +15,11 @@ asked = settings()
 sys.modules["wandb"] = types.ModuleType("wandb")
 sys.path.insert(0, f"{asked['checkout']}/purejaxrl")
 
-import jax
+import jax  # noqa: E402
 
 if not hasattr(jax, "tree_map"):
     jax.tree_map = jax.tree.map
-import dqn
+import dqn  # noqa: E402
 
 keys = jax.random.split(jax.random.PRNGKey(0), asked["agents"])
 train = dqn.make_train(asked["settings"] | dict(WANDB_MODE="disabled"))

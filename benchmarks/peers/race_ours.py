@@ -1,0 +1,40 @@
+"""From the start of the process to a greedy mean of 475: python race_ours.py SETTINGS STARTED.
+
+CartPole's preset as it is, with the programs compiled side by side as `python -m jdqn.run` does it.
+"""
+
+import concurrent.futures
+
+import jax
+import jax.numpy as jnp
+from greedy import Race, layer
+from turns import settings
+
+import jdqn
+
+asked = settings()
+race = Race(asked["seed"])
+env = jdqn.envs.make("CartPole-v1")
+config, hyper = jdqn.preset("dqn", env.name)
+trainer = jdqn.build(config, env)
+population = jdqn.over_agents(trainer)
+keys, i = jax.vmap(jax.random.key)(jnp.array([asked["seed"]])), jax.ShapeDtypeStruct((), jnp.int32)
+shapes = jax.eval_shape(population.start, keys, hyper)
+with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    advance = jax.jit(population.advance, donate_argnums=0)
+    compiled = pool.submit(lambda: advance.lower(shapes[0], hyper, shapes[1], i, i).compile())
+    start = jax.jit(population.start).lower(keys, hyper).compile()
+    advance = compiled.result()
+(state, sums), now, last = start(keys, hyper), trainer.num_warm_up, jdqn.total_iterations(config)
+while now < last:
+    stop = min(now + asked["every"] // trainer.ticks, last)
+    state, sums = jax.block_until_ready(advance(state, hyper, sums, jnp.int32(now), jnp.int32(stop)))
+    now = stop
+    torso, stream = (jax.device_get(state.learner.params["params"][name]) for name in ("torso", "last"))
+    stream = stream["Stream_0"]
+    parts = (torso["Dense_0"], stream["MLP_0"]["Dense_0"], stream["Dense_0"])
+    layers = [(kernel[0], bias[0]) for kernel, bias in map(layer, parts)]  # of the only agent
+    if race.over(layers, now * trainer.ticks):
+        break
+else:
+    race.lost(last * trainer.ticks)
