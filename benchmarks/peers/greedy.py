@@ -3,12 +3,11 @@
 Every library is judged by this same NumPy code, which the environments of all of them can run.
 """
 
-import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-from turns import answer
 
 EPISODES = 100
 GOAL = 475.0
@@ -33,9 +32,9 @@ def mean_return(layers: list[tuple[np.ndarray, np.ndarray]], seed: int) -> float
 class Race:
     """The seconds since the process started, less those spent on judging."""
 
-    def __init__(self, seed: int):
-        self.seed, self.checks, self.judging, self.best = seed, 0, 0.0, 0.0
-        self.started = float(sys.argv[2])
+    def __init__(self, seed: int, started: float, answer: Callable[[dict], None]):
+        self.seed, self.started, self.answer = seed, started, answer
+        self.checks, self.judging, self.best = 0, 0.0, 0.0
 
     def over(self, layers: list[tuple[np.ndarray, np.ndarray]], steps: int) -> bool:
         """Judge a policy after so many steps; answer and return True if it is good enough."""
@@ -55,7 +54,7 @@ class Race:
         self.tell(time.time() - self.started - self.judging, steps, False, self.best, None)
 
     def tell(self, seconds: float, steps: int, reached: bool, score: float, again: float | None) -> None:
-        answer(dict(seconds=seconds, steps=steps, reached=reached, score=score, again=again))
+        self.answer(dict(seconds=seconds, steps=steps, reached=reached, score=score, again=again))
 
 
 def layer(params: dict) -> tuple[np.ndarray, np.ndarray]:

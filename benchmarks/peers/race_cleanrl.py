@@ -10,10 +10,10 @@ import types
 
 import torch
 from greedy import Race
-from turns import settings
+from turns import answer, settings
 
 asked = settings()
-race = Race(asked["seed"])
+race = Race(asked["seed"], float(sys.argv[2]), answer)
 
 
 class Silent:

@@ -4,16 +4,17 @@ CartPole's preset as it is, with the programs compiled side by side as `python -
 """
 
 import concurrent.futures
+import sys
 
 import jax
 import jax.numpy as jnp
 from greedy import Race, layer
-from turns import settings
+from turns import answer, settings
 
 import jdqn
 
 asked = settings()
-race = Race(asked["seed"])
+race = Race(asked["seed"], float(sys.argv[2]), answer)
 env = jdqn.envs.make("CartPole-v1")
 config, hyper = jdqn.preset("dqn", env.name)
 trainer = jdqn.build(config, env)

@@ -9,10 +9,10 @@ import types
 from unittest import mock
 
 from greedy import Race, layer
-from turns import settings
+from turns import answer, settings
 
 asked = settings()
-race = Race(asked["seed"])
+race = Race(asked["seed"], float(sys.argv[2]), answer)
 sys.modules["wandb"] = types.ModuleType("wandb")
 sys.path.insert(0, f"{asked['checkout']}/purejaxrl")
 

@@ -3,14 +3,16 @@
 With the settings that rl-baselines3-zoo has tuned for CartPole.
 """
 
+import sys
+
 import gymnasium
 import stable_baselines3
 from greedy import Race, torch_layers
 from stable_baselines3.common.callbacks import BaseCallback
-from turns import settings
+from turns import answer, settings
 
 asked = settings()
-race = Race(asked["seed"])
+race = Race(asked["seed"], float(sys.argv[2]), answer)
 
 
 class Judge(BaseCallback):
