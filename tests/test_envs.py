@@ -205,7 +205,13 @@ def train_a_little(algorithm, name, **overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.nightly) if "MinAtar" in name and "Breakout" not in name else name
+        for name in NAMES
+    ],
+)
 def test_every_environment_trains(name):
     train_a_little("dqn", name, hidden_sizes=(16, 16))
 

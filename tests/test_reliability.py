@@ -293,7 +293,7 @@ def test_a_full_disk_is_waited_for(tmp_path):
     assert_same(path, reference)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_disk_that_stays_full_is_a_sentence_and_the_run_can_go_on(tmp_path):
     arguments = [*KINDS["one"], "--compilation-cache", "none"]
     reference, path = tmp_path / "reference", tmp_path / "run"
@@ -367,7 +367,7 @@ def test_debug_points_to_the_line(tmp_path, capsys):
     assert ".py:" in said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_debug_finds_nothing_in_a_healthy_run(tmp_path):
     assert main([*TINY["dqn"], "--debug", "--out", str(tmp_path / "run")]) == 0
 
@@ -431,7 +431,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["population", "data"])
+@pytest.mark.parametrize("kind", ["population", pytest.param("data", marks=pytest.mark.nightly)])
 def test_another_number_of_devices(kind, tmp_path, capsys):
     """A population goes on with the same bits; of one agent in shards, sums may be rounded otherwise."""
     reference, path = tmp_path / "reference", tmp_path / "run"

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import shutil
 import signal
 import time
@@ -10,7 +9,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, without
+from programs import SECONDS, TINY, compiled_once, result, rows, without
 
 from jdqn import ALGORITHMS, envs
 from jdqn.host import training
@@ -185,29 +184,6 @@ def test_every_launch_may_be_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "LAUNCH_SECONDS", 0.0)
     found = saves(monkeypatch, [*TINY["dqn"], "--checkpoint-every", "1e-9", "--out", tmp_path / "run"])
     assert found == list(range(64, 126))
-
-
-@pytest.mark.slow
-def test_kill_9(tmp_path):
-    """The process gets no chance to tidy up, and may have been in the middle of writing."""
-    arguments = [*TINY["q_learning"], "--total-steps", "60000", "--reports", "60", "--checkpoint-every", "0.05"]
-    reference, path = tmp_path / "reference", tmp_path / "run"
-    child = subprocess_of([*arguments, "--out", reference])
-    child.communicate()
-    assert child.returncode == 0
-    child = subprocess_of([*arguments, "--out", path])
-    until = time.monotonic() + 120
-    while time.monotonic() < until and len(list(path.glob("checkpoint/*/manifest.json"))) < 2:
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    child.communicate()
-    assert child.returncode == -signal.SIGKILL
-    assert not (path / "result.json").exists()
-    assert 0 < len(rows(path)) < len(rows(reference))
-    child = subprocess_of(["--resume", path])
-    child.communicate()
-    assert child.returncode == 0
-    assert_same(path, reference)
 
 
 SMALL = ["--hidden-sizes", "16", "16", "--total-steps", "2000", "--reports", "5", "--episodes", "2", "--seed", "3"]
