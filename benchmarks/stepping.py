@@ -4,8 +4,8 @@
 
 `jdqn` steps E environments as training does, with a reset on the tick after an episode's end. `gymnax` is a `vmap` of
 its own `step`, which resets in the same step. Both are a scan whose state is donated, with the same random actions,
-and keep the newest observations. Steps are real transitions: a tick that only resets is none. They take turns, and
-`times` is the rate beside that of gymnax.
+which keeps the newest observations and adds up rewards and ends. Steps are real transitions: a tick that only resets is
+none. They take turns, and `times` is the rate beside that of gymnax.
 """
 
 import statistics
@@ -31,7 +31,7 @@ COLUMNS = {
 
 
 def ours(name: str, number: int) -> tuple[Callable, Callable]:
-    """(reset(key) -> state, step(key, state, action) -> (state, transitions))."""
+    """(reset(key) -> state, step(key, state, action) -> (state, (transitions, reward, ends)))."""
     env = vectorise(jdqn.envs.make(name), number)
 
     def reset(key):
@@ -41,7 +41,7 @@ def ours(name: str, number: int) -> tuple[Callable, Callable]:
     def step(key, state, action):
         env_state, _, last = state
         env_state, tick = env.step(key, env_state, last, action)
-        return (env_state, tick.obs, tick.last), (~last).sum()
+        return (env_state, tick.obs, tick.last), ((~last).sum(), tick.reward.sum(), tick.last.sum())
 
     return reset, step
 
@@ -59,8 +59,8 @@ def theirs(name: str, number: int) -> tuple[Callable, Callable]:
 
     def step(key, state, action):
         keys = jax.random.split(key, number)
-        obs, env_state, *_ = jax.vmap(env.step, (0, 0, 0, None))(keys, state[0], action, params)
-        return strong((env_state, obs), state), jnp.int32(number)
+        obs, env_state, reward, ended, cut, _ = jax.vmap(env.step, (0, 0, 0, None))(keys, state[0], action, params)
+        return strong((env_state, obs), state), (jnp.int32(number), reward.sum(), (ended | cut).sum())
 
     return reset, step
 
@@ -73,12 +73,13 @@ class Runner:
 
         def run(state, start, ticks):
             def tick(t, carry):
-                state, total = carry
+                state, totals = carry
                 k_action, k_step = jax.random.split(jax.random.fold_in(root, t))
-                state, count = step(k_step, state, jax.random.randint(k_action, (number,), 0, actions))
-                return state, total + count
+                state, more = step(k_step, state, jax.random.randint(k_action, (number,), 0, actions))
+                return state, jax.tree.map(jnp.add, totals, more)
 
-            return jax.lax.fori_loop(start, start + ticks, tick, (state, jnp.int32(0)))
+            nothing = jnp.int32(0), jnp.float32(0), jnp.int32(0)
+            return jax.lax.fori_loop(start, start + ticks, tick, (state, nothing))
 
         self.state, self.now = jax.jit(reset)(jax.random.key(1)), 0
         integer = jax.ShapeDtypeStruct((), jnp.int32)
@@ -90,10 +91,10 @@ class Runner:
         """Transitions per second over so many ticks."""
         start, count = jax.device_put((jnp.int32(self.now), jnp.int32(ticks)))
         began = time.perf_counter()
-        self.state, total = jax.block_until_ready(self.program(self.state, start, count))
+        self.state, totals = jax.block_until_ready(self.program(self.state, start, count))
         took = time.perf_counter() - began
         self.now += ticks
-        return int(total) / took
+        return int(totals[0]) / took
 
 
 def measure(name: str, number: int, repetitions: int, seconds: float) -> list[dict[str, Any]]:
