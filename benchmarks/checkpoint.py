@@ -1,13 +1,12 @@
 """What safety costs: writing, verifying and reading a checkpoint, beside what NumPy needs for the same bytes.
 
-    python -m benchmarks.checkpoint [--gib 1] [--repeats 5] [--where FOLDER]
+    python -m benchmarks.checkpoint [--gib 1] [--repetitions 5] [--where FOLDER] [--tiny] [--out FILE]
 
 The training thread stands still while it copies the state; the rest happens behind its back. A checkpoint is written
-when every byte is on disk, synced, checked again and vouched for; the rate is in GB/s. NumPy's `tofile` is
-given a file that is there, and a sync. Caches and neighbours make these numbers noisy: they are medians, with extremes.
+when every byte is on disk, synced, checked again and vouched for; the rate is in GB/s. NumPy's `tofile` is given a file
+that is there, and a sync. Caches and neighbours make these numbers noisy: they are medians, with extremes.
 """
 
-import argparse
 import os
 import shutil
 import statistics
@@ -19,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import tell
+from benchmarks.common import flags, tell
 from jdqn.host.checkpoint import Checkpoints
 
 COLUMNS = {"what": "", "seconds": ".3f", "least": ".3f", "most": ".3f", "rate": ".2f"}
@@ -68,16 +67,15 @@ def measure(size: int, where: Path, repeats: int) -> dict[str, list[float]]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gib", type=float, default=1.0)
-    parser.add_argument("--repeats", type=int, default=5)
+def main(arguments: list[str] | None = None) -> list[dict]:
+    parser = flags("checkpoint", __doc__)
+    parser.add_argument("--gib", type=float, default=1.0, help="size of the replay")
     parser.add_argument("--where", type=Path, help="a folder on the disk that is measured")
-    options = parser.parse_args()
-    size = int(options.gib * 2**30)
+    options = parser.parse_args(arguments)
+    size = 2**21 if options.tiny else int(options.gib * 2**30)
     where = Path(tempfile.mkdtemp(dir=options.where))
     try:
-        found = measure(size, where, options.repeats)
+        found = measure(size, where, options.repetitions)
     finally:
         shutil.rmtree(where)
     names = {
@@ -94,7 +92,8 @@ def main() -> None:
         )
         for name, x in found.items()
     ]  # fmt: skip
-    tell(f"checkpoints of {size:,} bytes", records, COLUMNS)
+    tell(f"checkpoints of {size:,} bytes", records, COLUMNS, options.out)
+    return records
 
 
 if __name__ == "__main__":

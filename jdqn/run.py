@@ -179,12 +179,11 @@ def train_part(
     try:
         resume = resume and (alone or agree(len(checkpoints.saved())) != [0])
         if resume:
-            newest = checkpoints.newest()
-            if newest > run.total:
-                steps = newest * run.trainer.ticks
-                raise ConfigError(f"{folder.path} has been trained for {steps:,} steps: raise --total-steps above that")
-            run.plan.require_same(checkpoints.host()["plan"], folder.checkpoint / str(newest))
-            if told := run.elsewhere(checkpoints.host()["device"]):
+            newest, wrote = checkpoints.newest(), checkpoints.host()["run"]
+            with together():
+                run.require_fits(newest)
+                run.plan.require_same(wrote["plan"], folder.checkpoint / str(newest))
+            if told := run.elsewhere(wrote["device"]):
                 console.print(told)
         checkpoints.tidy()
         wait_for_all("nothing half-written is left")

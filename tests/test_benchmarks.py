@@ -67,6 +67,15 @@ def test_networks():
     assert record["times"] == record["flax"] / record["jdqn"]
 
 
+def test_checkpoint(tmp_path):
+    from benchmarks import checkpoint
+
+    records = checkpoint.main([*ONCE, "--where", str(tmp_path)])
+    assert len(records) == 5
+    assert all(record["seconds"] > 0 for record in records)
+    assert not list(tmp_path.iterdir())
+
+
 def test_stepping():
     """Both libraries make transitions; ours leaves out the ticks that only reset."""
     from benchmarks import stepping

@@ -250,61 +250,57 @@ def test_how_many_are_kept(tmp_path):
     assert sorted(x.name for x in tmp_path.iterdir()) == ["4", "6", "7", "8"]
 
 
-@contextlib.contextmanager
-def limited(size: int):
-    """A child that may make no file longer than `size` bytes: to it, that is a full disk."""
-    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def room(child: subprocess.Popen, size: int) -> None:
+    """Let a running program make no file longer than `size` bytes: to it, that is a full disk."""
+    resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def without_room(arguments, path: Path, room) -> tuple[int, str, str]:
-    """Run with little room until the program has said so; `room(child)` then makes some."""
-    with limited(5_000):
-        child = subprocess_of([*arguments, "--out", path], JAX_COMPILATION_CACHE_DIR=None)
+def until_it_is_full(arguments, path: Path) -> tuple[subprocess.Popen, str]:
+    """A run whose disk is full after its first checkpoint, when it has said so."""
+    child = subprocess_of([*arguments, "--out", path])
+    until = time.monotonic() + 240
+    while time.monotonic() < until and not any(path.glob("checkpoint/*/manifest.json")):
+        time.sleep(0.01)
+    room(child, 0)
     said = ""
     for line in child.stderr:
         said += line
         if "could not be written" in line:
             break
-    room(child)
-    printed, rest = child.communicate()
-    return child.returncode, printed, said + rest
+    return child, said
+
+
+def finish(child: subprocess.Popen, said: str) -> tuple[int, str]:
+    """(status, all that it said to stderr)."""
+    _, rest = child.communicate()
+    assert "Traceback" not in said + rest
+    return child.returncode, said + rest
+
+
+LONG = [*KINDS["one"], "--total-steps", "400000", "--compilation-cache", "none"]
 
 
 @pytest.mark.slow
 def test_a_full_disk_is_waited_for(tmp_path):
-    arguments = [*KINDS["one"], "--total-steps", "200000", "--compilation-cache", "none"]
     reference, path = tmp_path / "reference", tmp_path / "run"
-    assert main([*arguments, "--out", str(reference)]) == 0
-
-    def room(child):
-        time.sleep(1)
-        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, unlimited)
-
-    status, _, said = without_room(arguments, path, room)
+    assert main([*LONG, "--out", str(reference)]) == 0
+    child, said = until_it_is_full(LONG, path)
+    time.sleep(0.5)
+    room(child, resource.RLIM_INFINITY)
+    status, said = finish(child, said)
     assert status == 0, said
-    assert "Traceback" not in said
     assert_same(path, reference)
 
 
 @pytest.mark.nightly
 def test_a_disk_that_stays_full_is_a_sentence_and_the_run_can_go_on(tmp_path):
-    arguments = [*KINDS["one"], "--compilation-cache", "none"]
     reference, path = tmp_path / "reference", tmp_path / "run"
-    assert main([*arguments, "--out", str(reference)]) == 0
-    status, _, said = without_room(arguments, path, lambda child: None)
+    assert main([*LONG, "--out", str(reference)]) == 0
+    status, said = finish(*until_it_is_full(LONG, path))
     assert status == 1
-    assert "Traceback" not in said
-    assert "make room" in said
-    if any(path.glob("checkpoint/*/manifest.json")):
-        assert main(["--resume", str(path)]) == 0
-        assert_same(path, reference)
+    assert "make room and go on with python -m jdqn.run --resume" in said
+    assert main(["--resume", str(path)]) == 0
+    assert_same(path, reference)
 
 
 SICK = [*TINY["dqn"], "--seeds", "1", "--learning-rate", "1e-3", "1e30", "--devices", "1"]

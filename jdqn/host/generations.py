@@ -1,5 +1,6 @@
 """Population-based training on the host: who is judged by what, and lineage.csv."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,12 +29,18 @@ class Generations:
     """
 
     def __init__(
-        self, plan: Plan, size: int, folder: RunFolder, progress: Progress, mesh: jax.sharding.Mesh | None = None
+        self,
+        plan: Plan,
+        size: int,
+        folder: RunFolder,
+        progress: Progress,
+        mesh: jax.sharding.Mesh | None = None,
+        warn: Callable[[str], None] = lambda message: None,
     ):
         self.plan, self.size = plan, size
         ranges = plan.evolution.ranges if plan.evolution else ()
         columns = ("generation", "env_steps", "agent", "parent", "score", *ranges)
-        self.lineage = Table(folder.lineage, columns, progress.generations * plan.agents, write=bool(ranges))
+        self.lineage = Table(folder.lineage, columns, progress.generations * plan.agents, bool(ranges), warn)
         place = None if mesh is None else sharded(mesh)
         self._inherit = jax.jit(self._inherit_on(mesh), donate_argnums=0, out_shardings=place)
         self._explore = jax.jit(self._explore_from, out_shardings=place)

@@ -11,7 +11,6 @@ from ..config import ticks_per_iteration
 from ..health import QUANTITIES
 from ..trainer import Metrics, State
 from .plan import Plan
-from .processes import fetch
 from .progress import Progress
 
 RESTARTS = 3  # of one agent; what is sick again and again is dropped
@@ -32,7 +31,7 @@ class Restart(Exception):
 class Health:
     """Looks after the agents of a plan."""
 
-    def __init__(self, plan: Plan, examine: Callable[[State, Metrics], jax.Array], warn: Callable[[str], None]):
+    def __init__(self, plan: Plan, examine: Callable[[State, Metrics], np.ndarray], warn: Callable[[str], None]):
         """`examine` is jdqn.health.non_finite of all agents, [S, Q] bool."""
         self.plan, self.warn, self._examine = plan, warn, examine
 
@@ -43,7 +42,7 @@ class Health:
             Sick: the plan says to stop, or no agent is left.
             Restart: the plan says so.
         """
-        found: np.ndarray = fetch(self._examine(state, sums))  # [S, Q]
+        found = self._examine(state, sums)
         if self.plan.shards > 1:
             found = np.any(found, axis=0, keepdims=True)
         dropped = progress.dropped

@@ -6,8 +6,7 @@ from pathlib import Path
 import jax
 import psutil
 
-from ..config import ConfigError
-from .processes import agree
+from .processes import Agreed, agree
 
 
 def tree_bytes(tree) -> int:
@@ -55,7 +54,7 @@ def require(wanted: int, what: str, devices: int = 1) -> None:
     """
     free = total_bytes(devices)
     if wanted > free:
-        raise ConfigError(
+        raise Agreed(  # for what is free is agreed upon
             f"{what} needs {wanted:,} bytes ({human(wanted)}) and {free:,} ({human(free)}) are free: "
             "lower replay_size or the network's sizes, or the number of agents or --wave"
         )

@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import checkify
 
 from ..build import build
-from ..config import Hyper, total_iterations
+from ..config import ConfigError, Hyper, total_iterations
 from ..envs import Env
 from ..evaluate import evaluate
 from ..health import non_finite
@@ -88,6 +88,12 @@ class Run:
         device = jax.devices()[0]
         where = {"platform": device.platform, "kind": device.device_kind, "count": self.devices}
         return {"size": self.size, "plan": self.plan.fingerprint(), "device": where}
+
+    def require_fits(self, iteration: int) -> None:
+        """Refuse to go on from where there is nothing left to train."""
+        if iteration > self.total:
+            steps = iteration * self.trainer.ticks
+            raise ConfigError(f"the run has been trained for {steps:,} steps: raise --total-steps above that")
 
     def elsewhere(self, wrote: dict[str, Any]) -> str:
         """What is to be said of going on with what other devices wrote; nothing if they are the same."""
@@ -170,6 +176,10 @@ class Run:
             raise Sick(f"--debug found {str(exception).rstrip('.')}{_place(exception)}")
         return results
 
+    def examine(self, state: State, sums: Metrics) -> np.ndarray:
+        """Which of jdqn.health.QUANTITIES are not finite in each agent or shard, [S, Q] bool."""
+        return fetch(self.programs["examine"].result()(state, sums))
+
     def begin(self, sick: list[dict[str, Any]] | None = None) -> tuple[State, Metrics, Hyper, Progress]:
         """Fresh agents after their warm-up; those that `sick` restarted have other random numbers."""
         began = time.perf_counter()
@@ -184,7 +194,7 @@ class Run:
     def restore(self, checkpoints: Checkpoints) -> tuple[State, Metrics, Hyper, Progress]:
         """Agents as they were saved, also by a run on other devices."""
         host = checkpoints.host()
-        size, agents = host["size"], np.arange(self.size) % self.plan.agents
+        size, agents = host["run"]["size"], np.arange(self.size) % self.plan.agents
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), (*self.shapes, self._inputs()[1])
         )
@@ -194,7 +204,7 @@ class Run:
         else:  # through the memory of the host, which has room for what several devices hold
             saved = jax.tree.map(lambda x: x[agents], checkpoints.restore(like))
             state, sums, hyper = jax.device_put(saved, device) if self.mesh is None else self.place(saved)
-        return state, sums, hyper, Progress.from_json({k: x for k, x in host.items() if k not in self.identity})
+        return state, sums, hyper, Progress.from_json(host["progress"])
 
     def of_agents(self, sums: Metrics) -> Metrics:
         """Metrics of all that is trained -> of the agents that were asked for."""

@@ -11,6 +11,7 @@ import jax
 from ..config import ConfigError
 from ..envs import Env
 from . import devices
+from .checks import flag
 from .folder import RunFolder
 from .options import Options
 from .plan import CHANGEABLE, Plan
@@ -71,13 +72,13 @@ def resume(options: Options, arguments: list[str]) -> Session:
         ConfigError: there is none, or another flag is given.
     """
     given = [a.split("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
-    names = [flag.removeprefix("--no-" if flag.startswith("--no-") else "--").replace("-", "_") for flag in given]
+    names = [word.removeprefix("--no-" if word.startswith("--no-") else "--").replace("-", "_") for word in given]
     changed = [name for name in MAY_CHANGE if name in names]
-    for flag, name in zip(given, names, strict=True):
-        if name not in MAY_CHANGE and flag not in ("--resume", *WHERE):
-            may = ", ".join(f"--{name.replace('_', '-')}" for name in MAY_CHANGE)
+    for word, name in zip(given, names, strict=True):
+        if name not in MAY_CHANGE and word not in ("--resume", *WHERE):
+            may = ", ".join(map(flag, MAY_CHANGE))
             raise ConfigError(
-                f"--resume goes on with the settings in its config.json, and {flag} cannot change: leave it out, or "
+                f"--resume goes on with the settings in its config.json, and {word} cannot change: leave it out, or "
                 f"start another run (what may change is {may}, and where it runs: {', '.join(WHERE)})"
             )
     assert options.resume is not None

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..config import Config, ConfigError, Hyper
 from ..evolution import scale
+from .checks import flag
 from .plan import Plan
 from .statistics import interquartile_mean, interval, of_agents
 
@@ -232,4 +233,4 @@ def refuse_empty(values: dict[str, tuple]) -> None:
     """
     for name, listed in values.items():
         if not listed:
-            raise ConfigError(f"--{name.replace('_', '-')} needs a value, or several to sweep over")
+            raise ConfigError(f"{flag(name)} needs a value, or several to sweep over")

@@ -34,7 +34,8 @@ class Training:
     ):
         self.run, self.plan, self.folder, self.checkpoints = run, run.plan, folder, checkpoints
         self.show, self.warn = show, warn
-        self.health = Health(run.plan, lambda *state: run.programs["examine"].result()(*state), warn)
+        self.health = Health(run.plan, run.examine, warn)
+        self.identity = run.identity
         self.tables: list[Table] = []
 
     def go(self, resume: bool) -> tuple[State, Progress]:
@@ -70,7 +71,7 @@ class Training:
         with together():
             self.metrics = Table(self.folder.metrics, METRICS, progress.reports * plan.agents, warn=self.warn)
             self.tables = [self.metrics]
-            self.generations = Generations(plan, run.size, self.folder, progress, run.mesh)
+            self.generations = Generations(plan, run.size, self.folder, progress, run.mesh, self.warn)
             self.tables.append(self.generations.lineage)
         self.scored = progress.iteration if resume else -1  # what is evaluated for keep_best
         self.clock = CheckpointClock(plan.checkpoint_every, run.trainer.num_warm_up, run.total)
@@ -117,7 +118,7 @@ class Training:
             if progress.best is None or score > progress.best["mean"]:
                 progress.best = {"iteration": progress.iteration, "mean": score}
         best = progress.best is not None and progress.best["iteration"] == progress.iteration
-        content = progress.to_json() | self.run.identity
+        content = {"progress": progress.to_json(), "run": self.identity}
         self.checkpoints.save(progress.iteration, (state, self.sums, self.hyper), content, best)
 
     def _report(self, progress: Progress) -> None:
