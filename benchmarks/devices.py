@@ -103,11 +103,11 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     options = parser.parse_args(arguments)
     if options.host:
         address, hosts, index = options.host
-        devices.split_cpu(1, 1)
+        devices.split_cpu(1, 1, convolutions=False)
         meet(address, int(hosts), int(index))
         print(json.dumps(measure(options.work, "data", jax.device_count(), options.repetitions, options.seconds)))
         return []
-    devices.split_cpu(None, devices.cores())
+    devices.split_cpu(None, devices.cores(), convolutions=False)
     numbers = [1 << k for k in range(jax.device_count().bit_length())]
     records: list[dict] = []
     for work in WORKS if not options.tiny else ["CartPole"]:

@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     parser = flags("population", __doc__, 2.0)
     parser.add_argument("--agents", type=int, nargs="+", default=[2**k for k in range(11)])
     options = parser.parse_args(arguments)
-    devices.split_cpu(None, devices.cores())
+    devices.split_cpu(None, devices.cores(), convolutions=False)
     trainer, hyper = make(TINY if options.tiny else SETTINGS)
     records = []
     for agents in options.agents:

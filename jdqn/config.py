@@ -84,7 +84,7 @@ class Config:
     burn_in: int = 0
     """Rows before them that only warm up the recurrent carry (Kapturowski et al. 2019)."""
     target_period: int = 250
-    """Gradient steps between two updates of the target network."""
+    """Gradient steps between two updates of the target network; 0 for none, the network bootstraps from itself."""
     exploration: Literal["epsilon_greedy", "ladder", "softmax", "member"] = "epsilon_greedy"
     """How actions are chosen: by epsilon, an epsilon per environment, softmax(values / temperature), or one member."""
     optimizer: Literal["adam", "radam", "rmsprop", "muon", "sgd"] = "adam"

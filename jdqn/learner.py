@@ -17,7 +17,7 @@ from .types import Array, Key, PyTree, Sample
 
 class LearnerState(NamedTuple):
     params: PyTree
-    target_params: PyTree
+    target_params: PyTree  # () without a target network
     optimizer: PyTree
 
 
@@ -114,7 +114,8 @@ def make_learner(
 
     Args:
         n: rewards summed before bootstrapping.
-        target_period: gradient steps between two updates of the target network.
+        target_period: gradient steps between two updates of the target network. With 0 there is none, and the network
+            bootstraps from itself.
         optimizer: a name in OPTIMIZERS, applied after clipping by global norm.
         schedule: a name in SCHEDULES.
         burn_in: rows at a segment's start that only warm up the carry of a recurrent network.
@@ -126,16 +127,16 @@ def make_learner(
 
     def init(key, obs, hyper):
         params = network.init(key, obs)
-        return LearnerState(params, params, transformation(hyper).init(params))
-
-    outputs_of = (recurrent_outputs if network.recurrent else feed_forward_outputs)(network, burn_in)
+        return LearnerState(params, params if target_period else (), transformation(hyper).init(params))
 
     def loss_fn(params, target_params, key, sample, hyper):
         rows = sample.rows
         reward, terminated, last = (x[burn_in:] for x in (rows.reward, rows.terminated, rows.last))
         returns = n_step(reward, terminated, last, hyper.discount, n)
         action = rows.action[burn_in:][: returns.valid.shape[0]]
-        outputs = outputs_of(params, target_params, key, rows, returns)
+        several = network.recurrent or returns.valid.shape[0] > n
+        outputs_of = segment_outputs(network, burn_in) if several else row_outputs(network)
+        outputs = outputs_of(params, target_params if target_period else params, key, rows, returns)
         goal = jax.lax.stop_gradient(target(head, hyper, outputs, action, returns))
         loss, error = head.loss(outputs.now_online, action, goal)  # [U, B]
         share = returns.valid / jnp.maximum(shards.mean(returns.valid.sum().astype(jnp.float32)), 1 / shards.count)
@@ -152,18 +153,20 @@ def make_learner(
         steps, optimizer_state = transformation(hyper).update(grads, state.optimizer, state.params)
         rate = learning_rate(ticks, hyper, schedule)
         params = jax.tree.map(lambda p, s: p - rate * s, state.params, steps)
-        target_params = jax.lax.cond(
-            updates % target_period == 0,
-            lambda: optax.incremental_update(params, state.target_params, hyper.target_update_rate),
-            lambda: state.target_params,
-        )
+        target_params = state.target_params
+        if target_period:
+            target_params = jax.lax.cond(
+                updates % target_period == 0,
+                lambda: optax.incremental_update(params, state.target_params, hyper.target_update_rate),
+                lambda: state.target_params,
+            )
         metrics = LearnMetrics(loss, q, optax.tree.norm(grads))
         return LearnerState(params, target_params, optimizer_state), error, metrics
 
     return Learner(init, update)
 
 
-def feed_forward_outputs(network: Network, burn_in: int):
+def row_outputs(network: Network):
     """Only the learnt rows and their bootstrap rows go through a network, each with noise of its own."""
 
     def outputs_of(params, target_params, key, rows, returns):
@@ -184,10 +187,10 @@ def feed_forward_outputs(network: Network, burn_in: int):
     return outputs_of
 
 
-def recurrent_outputs(network: Network, burn_in: int):
-    """Both networks unroll the whole segment from its stored carry (Kapturowski et al. 2019).
+def segment_outputs(network: Network, burn_in: int):
+    """Both networks see the whole segment once, a recurrent one from its stored carry (Kapturowski et al. 2019).
 
-    Rows now and next come from the same unroll, so they share noise and fractions, unlike in a feed-forward network.
+    That is less work where most bootstrap rows are learnt rows too. Rows now and next share noise and fractions.
     """
 
     def outputs_of(params, target_params, key, rows, returns):
@@ -210,7 +213,8 @@ def recurrent_outputs(network: Network, burn_in: int):
             return jax.tree.map(lambda x: x[returns.bootstrap, jnp.arange(x.shape[1])], out)
 
         k_online, k_target = jax.random.split(key)
-        online, frozen = unroll(params, k_online), unroll(target_params, k_target)
+        online = unroll(params, k_online)
+        frozen = online if target_params is params else unroll(target_params, k_target)
         return Outputs(now(online), now(frozen), then(online), then(frozen))
 
     return outputs_of

@@ -12,7 +12,7 @@ from .validation import validate_config, validate_hyper
 PRIORITISED = dict(replay="prioritised")
 PQN = dict(
     replay="last_rollout", target="lambda_returns", layer_norm=True, num_envs=32, rollout_length=32, batch_size=4,
-    updates=16, warm_up_steps=0, target_period=1, n_step=1, optimizer="radam", learning_rate=5e-4,
+    updates=16, warm_up_steps=0, target_period=0, n_step=1, optimizer="radam", learning_rate=5e-4,
     learning_rate_final_fraction=0.0, epsilon_end=0.05, epsilon_steps=100_000.0,
 )  # fmt: skip
 MUNCHAUSEN = dict(target="munchausen", n_step=1)
@@ -20,7 +20,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     # One transition of memory, a table and plain gradient steps: Q(s,a) += rate * TD error (Watkins 1989).
     "q_learning": dict(
         network="tabular", optimizer="sgd", loss="squared", num_envs=1, rollout_length=1, updates=1, batch_size=1,
-        replay_size=2, warm_up_steps=0, n_step=1, target_period=1, max_gradient_norm=1e6, learning_rate=0.1,
+        replay_size=2, warm_up_steps=0, n_step=1, target_period=0, max_gradient_norm=1e6, learning_rate=0.1,
         learning_rate_final_fraction=0.0, epsilon_end=0.5, epsilon_steps=200_000.0,
     ),
     "dqn": dict(),

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     try:
         options = parse(arguments)
         if options.distributed:
-            devices.split_cpu(devices.number_wanted(options.devices), devices.cores())
+            devices.split_cpu(devices.number_wanted(options.devices), devices.cores(), convolutions=True)
             meet(options.coordinator, options.num_hosts, options.host_index)
             console.quiet = not first()
         if options.list:

@@ -19,7 +19,7 @@ from .config import (
     warm_up_iterations,
 )
 
-MAY_BE_ZERO = ("warm_up_steps", "burn_in")
+MAY_BE_ZERO = ("warm_up_steps", "burn_in", "target_period")
 # How far a loop goes that is written out in the program, and a support that is made before memory is counted.
 MOST = {"n_step": 1_000, "frame_stack": 100, "atoms": 10_000, "acting_atoms": 10_000}
 MOST_LAYERS = 100

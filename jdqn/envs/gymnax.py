@@ -13,11 +13,10 @@ from ..config import ConfigError
 from .base import Env, Step
 
 # Observations that hold only zeros and ones, so a bool says the same in a quarter of the bytes.
-BINARY = frozenset(f"{game}-MinAtar" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")) | {
-    "Catch-bsuite",
-    "DeepSea-bsuite",
-    "Pong-misc",
+IMAGES = frozenset(f"{game}-MinAtar" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")) | {
+    "Pong-misc"
 }
+BINARY = IMAGES | {"Catch-bsuite", "DeepSea-bsuite"}
 # Numbers of things: how many there may be. The sizes are those of arrays that gymnax makes at once.
 SIZES = (
     "size", "rows", "columns", "num_bits", "n_actions", "num_actions", "maze_size", "width", "height", "num_joints",

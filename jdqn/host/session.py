@@ -10,13 +10,14 @@ import jax
 
 from ..config import ConfigError
 from ..envs import Env
+from ..envs.gymnax import IMAGES
 from . import devices
 from .checks import flag
 from .folder import RunFolder
 from .options import Options
 from .plan import CHANGEABLE, Plan
 from .program import Run
-from .wanted import agents_wanted, plans_of
+from .wanted import plans_of
 
 WHERE = ("--devices", "--distributed", "--coordinator", "--num-hosts", "--host-index", "--compilation-cache")
 MAY_CHANGE = ("total_steps", *CHANGEABLE)
@@ -51,11 +52,18 @@ class Session:
         return RunFolder(self.folder.path / f"part-{part:03d}") if len(self.plans) > 1 else self.folder
 
 
+def convolves(plan: Plan) -> bool:
+    """Whether its network looks at images, as far as is known before JAX starts."""
+    network = plan.config.network
+    return plan.env in IMAGES if network == "auto" else network not in ("mlp", "tabular")
+
+
 def begin(options: Options, now: float) -> Session:
     """The plans that the options ask for, in a folder named by the time `now` if they name none."""
     wanted, data = devices.number_wanted(options.devices), options.parallel == "data"
-    devices.split_cpu(wanted, devices.cores() if data else agents_wanted(options))
     plans = plans_of(options)
+    most = devices.cores() if data else max(plan.agents for plan in plans)
+    devices.split_cpu(wanted, most, any(map(convolves, plans)))
     if data:
         if len(plans) > 1 or plans[0].agents > 1:
             raise ConfigError("--parallel data trains one agent: leave --seeds at 1 and give every setting one value")
@@ -92,7 +100,7 @@ def resume(options: Options, arguments: list[str]) -> Session:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"--resume {folder.path}: {source} is not a run's ({error!r})") from error
     plans = [plan.changed(changed, options) for plan in plans]
-    devices.split_cpu(wanted, max(max(plan.agents, plan.shards) for plan in plans))
+    devices.split_cpu(wanted, max(max(plan.agents, plan.shards) for plan in plans), any(map(convolves, plans)))
     return Session(folder, plans, wanted, longer="total_steps" in changed)
 
 
