@@ -5,7 +5,7 @@
 `jdqn` steps E environments as training does, with a reset on the tick after an episode's end. `gymnax` is a `vmap` of
 its own `step`, which resets in the same step. Both are a scan whose state is donated, with the same random actions,
 which keeps the newest observations and adds up rewards and ends. Steps are real transitions: a tick that only resets is
-none. They take turns, and `times` is the rate beside that of gymnax.
+none. They take turns on one thread, and `times` is the rate beside that of gymnax.
 """
 
 import statistics
@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import gymnax
 import jax
 import jax.numpy as jnp
 
 import jdqn
 from jdqn.envs import vectorise
+from jdqn.host import devices
 
 from .common import flags, tell
 
@@ -48,6 +48,8 @@ def ours(name: str, number: int) -> tuple[Callable, Callable]:
 
 def theirs(name: str, number: int) -> tuple[Callable, Callable]:
     """The same of gymnax."""
+    import gymnax  # which starts JAX
+
     env, params = gymnax.make(name)
 
     def strong(new, old):  # gymnax mixes Python numbers into its states, which a scan refuses
@@ -75,7 +77,8 @@ class Runner:
             def tick(t, carry):
                 state, totals = carry
                 k_action, k_step = jax.random.split(jax.random.fold_in(root, t))
-                state, more = step(k_step, state, jax.random.randint(k_action, (number,), 0, actions))
+                action = (actions * jax.random.uniform(k_action, (number,))).astype(jnp.int32)  # as training draws
+                state, more = step(k_step, state, action)
                 return state, jax.tree.map(jnp.add, totals, more)
 
             nothing = jnp.int32(0), jnp.float32(0), jnp.int32(0)
@@ -127,6 +130,7 @@ def measure(name: str, number: int, repetitions: int, seconds: float) -> list[di
 
 def main(arguments: list[str] | None = None) -> list[dict]:
     options = flags("stepping", __doc__, 0.5).parse_args(arguments)
+    devices.split_cpu(1, 1, convolutions=False)
     records = []
     for name in NAMES:
         for number in (4,) if options.tiny else NUMBERS:

@@ -45,10 +45,9 @@ class InitFn(Protocol):
 
 def explore(key: Key, greedy: Array, num_actions: int, epsilon: Array) -> Array:
     """Actions `greedy` [E], or any of `num_actions` with probability epsilon [E]."""
-    k_explore, k_action = jax.random.split(key)
-    exploring = jax.random.uniform(k_explore, epsilon.shape) < epsilon
-    anything = jax.random.randint(k_action, epsilon.shape, 0, num_actions)
-    return jnp.where(exploring, anything, greedy.astype(anything.dtype))
+    whether, which = jax.random.uniform(key, (2, *epsilon.shape))  # in [0, 1)
+    anything = (num_actions * which).astype(jnp.int32)
+    return jnp.where(whether < epsilon, anything, greedy.astype(jnp.int32))
 
 
 def schedule(ticks: Array, num_envs: int, hyper: Hyper) -> Array:

@@ -103,12 +103,11 @@ def uniform(slots: int, rollout_length: int, batch_size: int, segment_length: in
         return jax.tree.map(lambda d, r: _write(d, r, start), state, rollout)
 
     def sample(key, state, rollouts, update, hyper):
-        k_row, k_env = jax.random.split(jax.random.fold_in(key, update))
-        num_envs = state.reward.shape[1]
-        oldest = jnp.where(rollouts > slots, rollouts % slots, 0) * rollout_length
-        starts = jnp.minimum(rollouts, slots) * rollout_length - segment_length + 1
-        start = (oldest + jax.random.randint(k_row, (batch_size,), 0, starts)) % capacity
-        indices = start * num_envs + jax.random.randint(k_env, (batch_size,), 0, num_envs)
+        rows = capacity * state.reward.shape[1]
+        oldest = jnp.where(rollouts > slots, rollouts % slots, 0) * (rows // slots)
+        starts = (jnp.minimum(rollouts, slots) * rollout_length - segment_length + 1) * state.reward.shape[1]
+        indices = oldest + jax.random.randint(jax.random.fold_in(key, update), (batch_size,), 0, starts)
+        indices = jnp.where(indices < rows, indices, indices - rows)
         return Sample(_segments(state, indices, segment_length), indices, jnp.ones(batch_size))
 
     def update(state, indices, error, hyper):

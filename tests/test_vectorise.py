@@ -9,7 +9,7 @@ import pytest
 import jdqn
 from jdqn import envs
 
-ENVS, TICKS, LIMIT = 3, 120, 20
+TICKS, LIMIT = 120, 20
 
 
 def scripted():
@@ -63,13 +63,19 @@ def by_hand(step, reset, start, k_step, k_reset, actions):
     return first, rows
 
 
-def test_cartpole_equals_a_plain_loop():
-    vector = envs.vectorise(envs.make("CartPole-v1", max_steps_in_episode=LIMIT), ENVS)
-    actions = np.random.default_rng(0).integers(0, 2, (TICKS, ENVS))
+@pytest.mark.parametrize(("num_envs", "backend"), [(3, "cpu"), (40, "cpu"), (40, "gpu")])
+def test_cartpole_equals_a_plain_loop(num_envs, backend, monkeypatch):
+    """Also where several batches of resets follow one another, and where all are reset and few are taken."""
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: backend)
+        vector = envs.vectorise(envs.make("CartPole-v1", max_steps_in_episode=LIMIT), num_envs)
+    actions = np.random.default_rng(0).integers(0, 2, (TICKS, num_envs))
     keys, start = jax.random.split(jax.random.key(0), TICKS), jax.random.key(1)
-    split_twice = jax.vmap(lambda key: jax.vmap(jax.random.split)(jax.random.split(key, ENVS)))
-    pairs = split_twice(jax.random.clone(keys))  # [T, E, 2], as vectorise derives them
-    starts = jax.random.split(jax.random.clone(start), ENVS)
+    k_step, k_reset = jax.vmap(jax.random.split, out_axes=1)(jax.random.clone(keys))  # as vectorise derives them
+    k_step = jax.vmap(lambda key: jax.random.split(key, num_envs))(k_step)
+    fold_in = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
+    k_reset = fold_in(k_reset, jnp.arange(num_envs))
+    starts = jax.random.split(jax.random.clone(start), num_envs)
 
     def tick(carry, x):
         state, after = vector.step(x[0], *carry, x[1])
@@ -77,12 +83,12 @@ def test_cartpole_equals_a_plain_loop():
 
     state, first = vector.reset(start)
     scan = jax.jit(lambda *x: jax.lax.scan(tick, *x)[1])
-    ours = jax.device_get(scan((state, jnp.zeros(ENVS, bool)), (keys, actions)))
+    ours = jax.device_get(scan((state, jnp.zeros(num_envs, bool)), (keys, actions)))
     gym, params = gymnax.make("CartPole-v1")
     step = jax.jit(lambda *x: gym.step_env(*x, params))
     reset = jax.jit(lambda key: gym.reset_env(key, params))
-    for e in range(ENVS):
-        obs, rows = by_hand(step, reset, starts[e], pairs[:, e, 0], pairs[:, e, 1], actions[:, e])
+    for e in range(num_envs):
+        obs, rows = by_hand(step, reset, starts[e], k_step[:, e], k_reset[:, e], actions[:, e])
         np.testing.assert_allclose(first[e], obs, rtol=1e-6)
         for theirs, mine in zip(zip(*rows, strict=True), ours, strict=True):
             np.testing.assert_allclose(mine[:, e], theirs, rtol=1e-4, atol=1e-5)

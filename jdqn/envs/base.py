@@ -62,20 +62,45 @@ def vectorise(env: Env, num_envs: int) -> VectorEnv:
     The tick after a `last` one ignores the action and returns the first observation of the next
     episode with reward 0 (Gymnasium's NEXT_STEP mode, dm_env's LAST step).
     """
+    renew = (_where_needed if jax.default_backend() == "cpu" else _everywhere)(env, num_envs)
 
     def reset(key):
         return jax.vmap(env.reset)(jax.random.split(key, num_envs))
 
     def step(key, state, last, action):
-        def one(key, state, last, action):
-            k_step, k_reset = jax.random.split(key)
-            after, result = env.step(k_step, state, action)
-            fresh, first = env.reset(k_reset)
-            state, obs = jax.tree.map(lambda a, b: jnp.where(last, a, b), (fresh, first), (after, result.obs))
-            terminated = result.terminated & ~last
-            ended = (result.terminated | result.truncated) & ~last
-            return state, Tick(obs, jnp.where(last, 0.0, result.reward), terminated, ended)
-
-        return jax.vmap(one)(jax.random.split(key, num_envs), state, last, action)
+        k_step, k_reset = jax.random.split(key)
+        after, result = jax.vmap(env.step)(jax.random.split(k_step, num_envs), state, action)
+        state, obs = renew(k_reset, last, (after, result.obs))
+        ended = (result.terminated | result.truncated) & ~last
+        return state, Tick(obs, jnp.where(last, 0.0, result.reward), result.terminated & ~last, ended)
 
     return VectorEnv(reset, step, num_envs)
+
+
+def _everywhere(env: Env, num_envs: int):
+    """Reset all environments and keep what is needed: what an accelerator does for nothing, and without a loop."""
+
+    def renew(key, last, after):
+        fresh = jax.vmap(lambda e: env.reset(jax.random.fold_in(key, e)))(jnp.arange(num_envs))
+        return jax.tree.map(lambda a, b: jnp.where(jnp.expand_dims(last, range(1, a.ndim)), a, b), fresh, after)
+
+    return renew
+
+
+def _where_needed(env: Env, num_envs: int):
+    """Reset those environments that need it, a sixteenth or eight at a time: it saves a CPU most of a tick."""
+    batch = max(-(-num_envs // 16), min(num_envs, 8))
+
+    def renew(key, last, after):
+        needy = jnp.cumsum(last)  # the r-th environment to reset, from 1, is where this reaches r
+
+        def some(carry):
+            done, tree = carry
+            wanted = jnp.minimum(done + 1 + jnp.arange(batch), needy[-1])  # the last one several times, all alike
+            index = jnp.searchsorted(needy, wanted, method="scan_unrolled")
+            fresh = jax.vmap(lambda e: env.reset(jax.random.fold_in(key, e)))(index)
+            return done + batch, jax.tree.map(lambda a, b: b.at[index].set(a, mode="promise_in_bounds"), fresh, tree)
+
+        return jax.lax.while_loop(lambda carry: carry[0] < needy[-1], some, (0, after))[1]
+
+    return renew
