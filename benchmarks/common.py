@@ -42,7 +42,7 @@ class Training:
     """Agents in their learning phase, compiled."""
 
     def __init__(self, population: Population, trainer: Trainer, hyper: Hyper, keys: jax.Array):
-        state, sums = jax.jit(population.start)(keys, hyper)
+        state, sums = jax.jit(population.init)(keys, hyper)
         self.bytes = tree_bytes(state)
         self.parameters = sum(x.size for x in jax.tree.leaves(state.learner.params)) // keys.size
         i = jax.ShapeDtypeStruct((), jnp.int32)
@@ -50,7 +50,8 @@ class Training:
         advance = jax.jit(population.advance, donate_argnums=0)
         self._advance = advance.lower(state, hyper, sums, i, i).compile()
         self.compile_seconds = time.perf_counter() - began
-        self._carry, self._hyper, self._now = (state, sums), hyper, trainer.num_warm_up
+        self._carry, self._hyper, self._now = (state, sums), hyper, 0
+        self.go(trainer.num_warm_up)
         self._first = self._now
 
     @property

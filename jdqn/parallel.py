@@ -4,6 +4,7 @@ A `Population` is two functions. `over_agents` makes one of a trainer, `over_sha
 several pieces (shards.py), and `over_devices` spreads either over a mesh and returns a population again.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ class Population(NamedTuple):
     lets a resumed run equal an uninterrupted one.
     """
 
-    start: Callable[[Key, Hyper], tuple[State, Metrics]]  # (keys [S], hyper) -> after warm-up
+    init: Callable[[Key, Hyper], tuple[State, Metrics]]  # (keys [S], hyper) -> fresh agents, sums over nothing
     advance: Callable[[State, Hyper, Metrics, Array, Array], tuple[State, Metrics]]
     # (state, hyper, sums so far, first iteration, iteration to stop before) -> (state, sums)
 
@@ -39,48 +40,47 @@ def over_agents(trainer: Trainer, at_once: int | None = None) -> Population:
     Args:
         at_once: see `each`.
     """
-    begin, go_on = _of_one(trainer)
 
-    def start(keys, hyper):
-        return each(begin, at_once)(keys, per_agent(hyper, keys.size))
+    def init(keys, hyper):
+        return each(trainer.init, at_once)(keys, per_agent(hyper, keys.size)), zero_metrics((keys.size,))
 
     def advance(state, hyper, sums, first, stop):
         agents = state.key.size
 
         def one(state, sums, hyper):
-            return go_on(state, hyper, sums, first, stop)
+            return _iterate(trainer, state, hyper, sums, first, stop)
 
         return _replace_each(one, _group_size(at_once, agents))((state, sums), per_agent(hyper, agents))
 
-    return Population(start, advance)
+    return Population(init, advance)
 
 
 def over_shards(trainer: Trainer) -> Population:
     """Train one agent whose shards make up the leading axis. Build the trainer with `Shards` along the axis AGENTS."""
-    begin, go_on = _of_one(trainer)
 
-    def start(keys, hyper):
-        return jax.vmap(begin, axis_name=AGENTS)(keys, per_agent(hyper, keys.size))
+    def init(keys, hyper):
+        over = jax.vmap(trainer.init, axis_name=AGENTS)
+        return over(keys, per_agent(hyper, keys.size)), zero_metrics((keys.size,))
 
     def advance(state, hyper, sums, first, stop):
-        over = jax.vmap(go_on, (0, 0, 0, None, None), axis_name=AGENTS)
+        over = jax.vmap(functools.partial(_iterate, trainer), (0, 0, 0, None, None), axis_name=AGENTS)
         return over(state, per_agent(hyper, state.key.size), sums, first, stop)
 
-    return Population(start, advance)
+    return Population(init, advance)
 
 
 def over_devices(population: Population, mesh: Mesh) -> Population:
     """Share the leading axis out over the devices of `mesh`, which must divide it."""
     over = on_devices(mesh)
 
-    def start(keys, hyper):
-        return over(population.start)(keys, per_agent(hyper, keys.size))
+    def init(keys, hyper):
+        return over(population.init)(keys, per_agent(hyper, keys.size))
 
     def advance(state, hyper, sums, first, stop):
         hyper = per_agent(hyper, state.key.size)
         return over(population.advance, shared=2)(state, hyper, sums, first, stop)
 
-    return Population(start, advance)
+    return Population(init, advance)
 
 
 def device_mesh(devices: int | None = None) -> Mesh:
@@ -139,24 +139,15 @@ def zero_metrics(shape: tuple[int, ...] = ()) -> Metrics:
     return Metrics(none, none, zero, none, zero, LearnMetrics(zero, zero, zero))
 
 
-def _of_one(trainer: Trainer) -> tuple[Callable, Callable]:
-    """(start, advance) as in Population, of a single agent."""
+def _iterate(trainer: Trainer, state: State, hyper: Hyper, sums: Metrics, first: Array, stop: Array):
+    """Population.advance of a single agent."""
 
-    def iterate(function, state, hyper, sums, first, stop):
-        def iteration(i, carry):
-            state, sums = carry
-            state, metrics = function(state, hyper, i)
-            return state, jax.tree.map(jnp.add, sums, metrics)
+    def iteration(i, carry):
+        state, sums = carry
+        state, metrics = trainer.step(state, hyper, i)
+        return state, jax.tree.map(jnp.add, sums, metrics)
 
-        return jax.lax.fori_loop(first, stop, iteration, (state, sums))
-
-    def start(key, hyper):
-        return iterate(trainer.warm_up, trainer.init(key, hyper), hyper, zero_metrics(), 0, trainer.num_warm_up)
-
-    def advance(state, hyper, sums, first, stop):
-        return iterate(trainer.step, state, hyper, sums, first, stop)
-
-    return start, advance
+    return jax.lax.fori_loop(first, stop, iteration, (state, sums))
 
 
 def _group_size(at_once: int | None, agents: int) -> int:

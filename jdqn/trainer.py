@@ -1,6 +1,7 @@
 """The whole algorithm: act, remember, learn. Read this first.
 
-One iteration steps E environments T times, stores the rows, then makes `updates` gradient steps.
+One iteration steps E environments T times, stores the rows, then makes `updates` gradient steps. The first
+`num_warm_up` iterations act at random and make none.
 Every algorithm of the family is this loop with other parts: an environment, a network, a value head,
 a target rule and a replay. Nothing here knows which.
 
@@ -13,7 +14,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from .config import ConfigError, Hyper
+from .config import Hyper
 from .envs import VectorEnv
 from .exploration import Exploration
 from .learner import Learner, LearnerState, LearnMetrics
@@ -52,7 +53,7 @@ class Metrics(NamedTuple):
     return_sum: Array  # [] over those
     length_sum: Array  # [] int32, over those
     epsilon: Array  # [] mean over environments
-    learn: LearnMetrics  # [] means over the updates; nan in warm-up
+    learn: LearnMetrics  # [] means over the updates; nan in warm-up, which has none
 
 
 class InitFn(Protocol):
@@ -71,12 +72,11 @@ class Trainer(NamedTuple):
     """Pure functions of one agent: `vmap` them over keys and Hyper for many."""
 
     init: InitFn
-    warm_up: StepFn  # act at random, remember: iterations before num_warm_up
-    step: StepFn  # act, remember, learn: iterations from num_warm_up on
-    num_warm_up: int
+    step: StepFn  # act, remember, learn
+    num_warm_up: int  # iterations at the start that act at random and do not learn
     policy: Policy
     ticks: int  # environment ticks in one iteration, E x T, of all shards
-    updates: int  # gradient steps in one iteration from num_warm_up on
+    updates: int  # gradient steps in one iteration past warm-up
 
 
 def make_trainer(
@@ -120,14 +120,6 @@ def make_trainer(
         actor, (rows, ended, returns, lengths) = jax.lax.scan(tick, actor, jnp.arange(rollout_length))
         return actor, rows, (ended, returns, lengths)
 
-    def act_and_remember(state, hyper, i, key, epsilon):
-        actor, rows, (ended, returns, lengths) = collect(key, state.actor, state.learner.params, epsilon, hyper)
-        state = state._replace(actor=actor, replay=replay.add(state.replay, rows, i, hyper))
-        nothing = LearnMetrics.full(jnp.nan)
-        return state, Metrics(
-            (~rows.last).sum(), ended.sum(), (ended * returns).sum(), (ended * lengths).sum(), epsilon.mean(), nothing
-        )
-
     def init(key, hyper):
         k_env, k_network, k_memory, k_run = jax.random.split(key, 4)
         k_env, k_memory, k_run = map(shards.own_key, (k_env, k_memory, k_run))  # but one network for all
@@ -142,15 +134,13 @@ def make_trainer(
         row = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), rows)
         return State(k_run, actor, learning, replay.init(row))
 
-    def warm_up(state, hyper, i):
-        key = jax.random.fold_in(state.key, i)
-        return act_and_remember(state, hyper, i, key, jnp.ones(num_envs))
-
     def step(state, hyper, i):
         k_act, k_sample, k_learn = jax.random.split(jax.random.fold_in(state.key, i), 3)
-        elapsed = i * float(ticks)
+        warm, elapsed = i < num_warm_up, i * float(ticks)
         epsilon = shards.own(exploration.epsilon(elapsed, shards.count * num_envs, hyper))
-        state, metrics = act_and_remember(state, hyper, i, k_act, epsilon)
+        epsilon = jnp.where(warm, 1.0, epsilon)
+        actor, rows, (ended, returns, lengths) = collect(k_act, state.actor, state.learner.params, epsilon, hyper)
+        memory = replay.add(state.replay, rows, i, hyper)
 
         def learn(u, carry):
             learning, memory, sums = carry
@@ -161,15 +151,17 @@ def make_trainer(
             memory = replay.update(memory, sample.indices, error, hyper)
             return learning, memory, jax.tree.map(jnp.add, sums, metrics)
 
-        # i is never negative, which XLA does not know: a loop of one round would be unrolled, and its
-        # sampling fused with the write above, at the price of a copy of the whole replay.
-        rounds = updates + (i < 0)
-        nothing = LearnMetrics.full(0.0)
-        learning, memory, sums = jax.lax.fori_loop(0, rounds, learn, (state.learner, state.replay, nothing))
-        learnt = jax.tree.map(lambda x: x / updates, sums)
-        return state._replace(learner=learning, replay=memory), metrics._replace(learn=learnt)
+        # Rounds that are known when compiling might be one, which XLA would unroll and fuse its sampling with the write
+        # above, at the price of a copy of the whole replay.
+        rounds = jnp.where(warm, 0, updates)
+        learning, memory, sums = jax.lax.fori_loop(0, rounds, learn, (state.learner, memory, LearnMetrics.full(0.0)))
+        metrics = Metrics(
+            (~rows.last).sum(), ended.sum(), (ended * returns).sum(), (ended * lengths).sum(), epsilon.mean(),
+            jax.tree.map(lambda x: x / rounds, sums),
+        )  # fmt: skip
+        return State(state.key, actor, learning, memory), metrics
 
-    return Trainer(init, warm_up, step, num_warm_up, policy, ticks, updates)
+    return Trainer(init, step, num_warm_up, policy, ticks, updates)
 
 
 def _like(flags: Array, x: Array) -> Array:
@@ -178,20 +170,10 @@ def _like(flags: Array, x: Array) -> Array:
 
 
 def advance(trainer: Trainer, state: State, hyper: Hyper, start: Array | int, iterations: int) -> tuple[State, Metrics]:
-    """Iterations start .. start + iterations - 1, all of them past warm-up. Metrics [iterations]."""
+    """Iterations start .. start + iterations - 1. Metrics [iterations]."""
     return jax.lax.scan(lambda s, i: trainer.step(s, hyper, i), state, start + jnp.arange(iterations))
 
 
 def train(trainer: Trainer, key: Key, hyper: Hyper, iterations: int) -> tuple[State, Metrics]:
-    """A fresh agent after `iterations` iterations, warm-up included. Metrics [iterations].
-
-    Raises:
-        ConfigError: the warm-up alone takes more.
-    """
-    if iterations < trainer.num_warm_up:
-        raise ConfigError(f"warm-up takes {trainer.num_warm_up} iterations: train for that many or more")
-    state = trainer.init(key, hyper)
-    warm = jnp.arange(trainer.num_warm_up)
-    state, first = jax.lax.scan(lambda s, i: trainer.warm_up(s, hyper, i), state, warm)
-    state, rest = advance(trainer, state, hyper, trainer.num_warm_up, iterations - trainer.num_warm_up)
-    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, rest)
+    """A fresh agent after `iterations` iterations, warm-up included. Metrics [iterations]."""
+    return advance(trainer, trainer.init(key, hyper), hyper, 0, iterations)

@@ -154,7 +154,7 @@ def rolled():
     @jax.jit
     def run(key):
         state = trainer.init(key, hyper)
-        state = jax.lax.scan(lambda s, i: trainer.warm_up(s, hyper, i), state, jnp.arange(trainer.num_warm_up))[0]
+        state = jax.lax.scan(lambda s, i: trainer.step(s, hyper, i), state, jnp.arange(trainer.num_warm_up))[0]
 
         def step(state, i):
             after, _ = trainer.step(state, hyper, i)

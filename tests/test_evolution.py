@@ -20,6 +20,13 @@ from jdqn.host.wanted import plans_of
 WORDS = "--sweep random --learning-rate 1e-4 1e-3"
 
 
+def warmed(trainer, seeds, hyper):
+    """Agents after warm-up."""
+    population = parallel.over_agents(trainer)
+    state, sums = population.init(keys(seeds), hyper)
+    return jax.jit(population.advance)(state, hyper, sums, 0, trainer.num_warm_up)[0]
+
+
 @pytest.mark.parametrize(("agents", "fraction", "number"), [(10, 0.2, 2), (10, 0.29, 2), (3, 0.2, 1), (8, 0.5, 4)])
 def test_the_worst_copy_the_best(agents, fraction, number):
     rng = np.random.default_rng(agents)
@@ -82,8 +89,8 @@ def test_equals_take_turns():
 def test_heirs_have_the_learner_of_their_parents_and_their_own_world():
     trainer, hyper = make()
     population = parallel.over_agents(trainer)
-    state, sums = jax.jit(population.start)(keys([0, 1, 2]), hyper)
-    state, _ = jax.jit(population.advance)(state, hyper, sums, trainer.num_warm_up, 20)
+    state, sums = population.init(keys([0, 1, 2]), hyper)
+    state, _ = jax.jit(population.advance)(state, hyper, sums, 0, 20)
     parents = jnp.array([0, 2, 2])
     for replay in (False, True):
         heirs = evolution.inherit(state, parents, replay)
@@ -97,7 +104,7 @@ def test_heirs_have_the_learner_of_their_parents_and_their_own_world():
 def test_the_lost_copy_everything_but_their_random_numbers():
     """What is not finite may stand in replay, in priorities, in the environments."""
     trainer, hyper = make(replay="prioritised")
-    state, _ = jax.jit(parallel.over_agents(trainer).start)(keys([0, 1, 2]), hyper)
+    state = warmed(trainer, [0, 1, 2], hyper)
     parents, lost = jnp.array([2, 2, 2]), jnp.array([True, False, False])
     for replay in (False, True):
         heirs = evolution.inherit(state, parents, replay, lost)
@@ -122,7 +129,7 @@ def test_a_generation_stays_on_its_devices(replay, tmp_path):
     hyper = parallel.per_agent(hyper, 8)._replace(learning_rate=jnp.linspace(1e-4, 1e-3, 8))
     mesh, found = parallel.device_mesh(4), {}
     place = parallel.sharded(mesh)
-    whole, _ = jax.jit(parallel.over_agents(trainer).start)(keys([*range(6), 0, 1]), hyper)
+    whole = warmed(trainer, [*range(6), 0, 1], hyper)
     for devices in (None, mesh):
         state, numbers = jax.tree.map(jnp.copy, (whole, hyper))
         if devices:
@@ -155,7 +162,7 @@ def test_a_generation_needs_no_copy_of_the_population(tmp_path):
     trainer, hyper = make(replay_size=2**16)
     mesh = parallel.device_mesh(4)
     seeds = jax.eval_shape(keys, np.arange(16))
-    state, _ = jax.eval_shape(lambda k: parallel.over_agents(trainer).start(k, hyper), seeds)
+    state, _ = jax.eval_shape(lambda k: parallel.over_agents(trainer).init(k, hyper), seeds)
     one = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) // 16
     for devices, place in ((None, None), (mesh, parallel.sharded(mesh))):
         placed = jax.tree.map(lambda x, place=place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)

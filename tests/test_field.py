@@ -63,7 +63,7 @@ ITERATIONS, ROLLOUT, ENVS = 8, 2, 4
 def tiny():
     config, hyper = jdqn.preset(
         "dqn", "", total_steps=10_000, num_envs=ENVS, rollout_length=ROLLOUT, batch_size=8, hidden_sizes=(8,),
-        replay_size=ITERATIONS * ROLLOUT * ENVS, warm_up_steps=24,
+        replay_size=ITERATIONS * ROLLOUT * ENVS, warm_up_steps=ITERATIONS * ROLLOUT * ENVS,
     )  # fmt: skip
     return jdqn.build(config, counter()), hyper
 
@@ -72,7 +72,7 @@ def tiny():
 def warmed_up(key):
     """State of an agent that has only collected; its ring is full and has not wrapped around."""
     trainer, hyper = tiny()
-    return jax.lax.scan(lambda s, i: trainer.warm_up(s, hyper, i), trainer.init(key, hyper), jnp.arange(ITERATIONS))[0]
+    return jdqn.train(trainer, key, hyper, ITERATIONS)[0]
 
 
 @pytest.mark.slow
@@ -254,13 +254,13 @@ def test_no_branch_holds_the_replay_of_a_population(kind, company):
     trainer = jdqn.build(config, counter(), Shards(count, (AGENTS,)) if company == "shards" else WHOLE)
 
     def faulty(state, hyper, i):
-        return jax.lax.cond(i > 10, lambda: trainer.step(state, hyper, i), lambda: trainer.warm_up(state, hyper, i))
+        return jax.lax.cond(i > 10, lambda: trainer.step(state, hyper, i), lambda: trainer.step(state, hyper, i + 1))
 
     def found_in(trainer):
         at_once = 1 if company == "one at a time" else count
         population = parallel.over_shards(trainer) if company == "shards" else parallel.over_agents(trainer, at_once)
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
-        state, sums = jax.eval_shape(lambda keys: population.start(keys, hyper), keys)
+        state, sums = jax.eval_shape(lambda keys: population.init(keys, hyper), keys)
         closed = jax.make_jaxpr(lambda state, sums: population.advance(state, hyper, sums, 20, 22))(state, sums)
         return set(branched(closed.jaxpr, capacity))
 

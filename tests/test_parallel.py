@@ -29,11 +29,11 @@ def agent(tree, k):
 
 def runner(population, trainer, iterations=ITERATIONS):
     """Return train(seeds, hyper) -> (state, sums), compiled once for a size."""
-    start, advance = jax.jit(population.start), jax.jit(population.advance, donate_argnums=0)
+    init, advance = jax.jit(population.init), jax.jit(population.advance, donate_argnums=0)
 
     def train(seeds, hyper):
-        state, sums = start(keys(seeds), hyper)
-        for first, stop in [(trainer.num_warm_up, iterations // 2), (iterations // 2, iterations)]:
+        state, sums = init(keys(seeds), hyper)
+        for first, stop in [(0, iterations // 2), (iterations // 2, iterations)]:
             state, sums = advance(state, hyper, sums, first, stop)
         return state, sums
 
@@ -91,7 +91,7 @@ def test_groups_go_one_after_another():
 
 
 def compiled(population, agents, hyper):
-    state, sums = jax.eval_shape(lambda k: population.start(k, hyper), jax.eval_shape(keys, jnp.arange(agents)))
+    state, sums = jax.eval_shape(lambda k: population.init(k, hyper), jax.eval_shape(keys, jnp.arange(agents)))
     i = jax.ShapeDtypeStruct((), jnp.int32)
     program = jax.jit(population.advance, donate_argnums=0).lower(state, hyper, sums, i, i).compile()
     return program, sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state, sums)))

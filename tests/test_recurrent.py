@@ -242,7 +242,7 @@ def warmed_up(kind, rollout_length):
     @jax.jit
     def run(key):
         warm_up = jax.lax.scan(
-            lambda s, i: trainer.warm_up(s, hyper, i), trainer.init(key, hyper), jnp.arange(trainer.num_warm_up)
+            lambda s, i: trainer.step(s, hyper, i), trainer.init(key, hyper), jnp.arange(trainer.num_warm_up)
         )
         return warm_up[0]
 

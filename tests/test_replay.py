@@ -128,7 +128,7 @@ def test_the_compiled_program_never_copies_the_replay(algorithm, agents, updates
     config, hyper = jdqn.preset(algorithm, "", replay_size=2**20, num_envs=4, updates=updates, hidden_sizes=(16,))
     population = parallel.over_agents(jdqn.build(config, env), agents)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), agents))
-    state, sums = jax.eval_shape(lambda k: population.start(k, hyper), keys)
+    state, sums = jax.eval_shape(lambda k: population.init(k, hyper), keys)
     i = jax.ShapeDtypeStruct((), jnp.int32)
     program = jax.jit(population.advance, donate_argnums=0).lower(state, hyper, sums, i, i).compile()
     replay_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.replay))

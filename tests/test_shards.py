@@ -94,9 +94,9 @@ def run(algorithm, axes, devices, iterations=30, **settings):
     population = parallel.over_shards(trainer)
     if devices:
         population = parallel.over_devices(population, parallel.device_mesh(devices))
-    state, sums = jax.jit(population.start)(keys([7] * 4), hyper)
+    state, sums = jax.jit(population.init)(keys([7] * 4), hyper)
     advance = jax.jit(population.advance, donate_argnums=0)
-    return config, advance(state, hyper, sums, trainer.num_warm_up, iterations)
+    return config, advance(state, hyper, sums, 0, iterations)
 
 
 FAMILY = ["dqn", "pqn", "r2d2", "bootstrapped", "rainbow", "iqn"]
@@ -151,10 +151,10 @@ def test_the_clock_is_the_whole_agents():
     )  # fmt: skip
     part = jdqn.build(config, counter(), Shards(2, (AGENTS,)))
     assert (part.ticks, part.num_warm_up, part.updates) == (trainer.ticks, trainer.num_warm_up, trainer.updates)
-    state, sums = jax.jit(parallel.over_shards(part).start)(keys([0, 0]), hyper)
-    state, sums = jax.jit(parallel.over_shards(part).advance)(state, hyper, sums, 3, 20)
-    whole, alone = jax.jit(parallel.over_agents(trainer).start)(keys([0]), hyper)
-    whole, alone = jax.jit(parallel.over_agents(trainer).advance)(whole, hyper, alone, 3, 20)
+    state, sums = jax.jit(parallel.over_shards(part).init)(keys([0, 0]), hyper)
+    state, sums = jax.jit(parallel.over_shards(part).advance)(state, hyper, sums, 0, 20)
+    whole, alone = jax.jit(parallel.over_agents(trainer).init)(keys([0]), hyper)
+    whole, alone = jax.jit(parallel.over_agents(trainer).advance)(whole, hyper, alone, 0, 20)
     np.testing.assert_allclose(sums.epsilon, np.broadcast_to(alone.epsilon, 2), rtol=1e-6)
     assert int(sums.env_steps.sum()) == int(alone.env_steps[0])
     assert state.replay.reward.size == whole.replay.reward.size

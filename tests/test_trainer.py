@@ -88,7 +88,7 @@ def test_the_learner_sees_the_newest_rows_and_the_target_lags():
     state = trainer.init(jax.random.key(0), hyper)
     step = jax.jit(lambda state, i: trainer.step(state, hyper, i))
     for i in range(trainer.num_warm_up):
-        state, _ = trainer.warm_up(state, hyper, i)
+        state, _ = step(state, i)
     start = kept = state.learner.params
     for count in range(1, 11):
         state, _ = step(state, trainer.num_warm_up + count - 1)

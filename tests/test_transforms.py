@@ -71,9 +71,9 @@ def test_a_population_equals_its_agents_with_their_own_hyper():
     rates = np.array([1e-3, 1e-2, 1e-3], np.float32)
     swept = hyper._replace(learning_rate=rates)
     population = parallel.over_agents(trainer)
-    state, sums = jax.jit(population.start)(keys([5, 5, 6]), swept)
+    state, sums = jax.jit(population.init)(keys([5, 5, 6]), swept)
     advance = jax.jit(population.advance, donate_argnums=0)
-    for start, stop in [(trainer.num_warm_up, 10), (10, 11), (11, ITERATIONS)]:
+    for start, stop in [(0, 10), (10, 11), (11, ITERATIONS)]:
         state, sums = advance(state, swept, sums, start, stop)
     assert advance._cache_size() == 1
     for agent, (seed, rate) in enumerate(zip([5, 5, 6], rates, strict=True)):
@@ -91,7 +91,7 @@ def test_a_batched_clock_is_refused():
     trainer, hyper = make()
     state = jax.vmap(lambda key: trainer.init(key, hyper))(keys([0, 1]))
     with pytest.raises(ValueError, match="in_axes=None"):
-        jax.vmap(lambda s, i: trainer.warm_up(s, hyper, i))(state, jnp.arange(2))
+        jax.vmap(lambda s, i: trainer.step(s, hyper, i))(state, jnp.arange(2))
 
 
 @pytest.mark.slow

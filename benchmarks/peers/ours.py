@@ -27,9 +27,9 @@ if number > 1:
     mesh = parallel.device_mesh(number)
     population, keys = parallel.over_devices(population, mesh), jax.device_put(keys, parallel.sharded(mesh))
 began = time.perf_counter()
-start = jax.jit(population.start).lower(keys, hyper).compile()
+init = jax.jit(population.init).lower(keys, hyper).compile()
 compile_seconds = time.perf_counter() - began
-state, sums = jax.block_until_ready(start(keys, hyper))  # so that it is known where they lie
+state, sums = jax.block_until_ready(init(keys, hyper))  # so that it is known where they lie
 began = time.perf_counter()
 advance = jax.jit(population.advance, donate_argnums=0)
 advance = advance.lower(state, hyper, sums, jnp.int32(0), jnp.int32(0)).compile()
@@ -38,13 +38,13 @@ del state, sums
 
 
 def run():
-    state, sums = start(keys, hyper)
-    state, sums = advance(state, hyper, sums, jnp.int32(trainer.num_warm_up), jnp.int32(last))
+    state, sums = init(keys, hyper)
+    state, sums = advance(state, hyper, sums, jnp.int32(0), jnp.int32(last))
     jax.block_until_ready((state, sums))
     updates = (last - trainer.num_warm_up) * trainer.updates
     return dict(ticks=last * trainer.ticks, transitions=float(sums.env_steps.mean()), updates=updates)
 
 
-shapes = jax.eval_shape(population.start, keys, hyper)[0].learner.params
+shapes = jax.eval_shape(population.init, keys, hyper)[0].learner.params
 parameters = sum(x.size // x.shape[0] for x in jax.tree.leaves(shapes))
 take_turns(run, compile_seconds=compile_seconds, parameters=parameters)

@@ -12,21 +12,24 @@ from greedy import Race, layer
 from turns import answer, settings
 
 import jdqn
+from jdqn.host import devices
 
 asked = settings()
+devices.split_cpu(1, 1, convolutions=False)  # as the program does
 race = Race(asked["seed"], float(sys.argv[2]), answer)
 env = jdqn.envs.make("CartPole-v1")
 config, hyper = jdqn.preset("dqn", env.name)
 trainer = jdqn.build(config, env)
 population = jdqn.over_agents(trainer)
 keys, i = jax.vmap(jax.random.key)(jnp.array([asked["seed"]])), jax.ShapeDtypeStruct((), jnp.int32)
-shapes = jax.eval_shape(population.start, keys, hyper)
+shapes = jax.eval_shape(population.init, keys, hyper)
 with concurrent.futures.ThreadPoolExecutor(2) as pool:
     advance = jax.jit(population.advance, donate_argnums=0)
     compiled = pool.submit(lambda: advance.lower(shapes[0], hyper, shapes[1], i, i).compile())
-    start = jax.jit(population.start).lower(keys, hyper).compile()
+    init = jax.jit(population.init).lower(keys, hyper).compile()
     advance = compiled.result()
-(state, sums), now, last = start(keys, hyper), trainer.num_warm_up, jdqn.total_iterations(config)
+(state, sums), now, last = init(keys, hyper), trainer.num_warm_up, jdqn.total_iterations(config)
+state, sums = advance(state, hyper, sums, jnp.int32(0), jnp.int32(now))
 while now < last:
     stop = min(now + asked["every"] // trainer.ticks, last)
     state, sums = jax.block_until_ready(advance(state, hyper, sums, jnp.int32(now), jnp.int32(stop)))

@@ -55,7 +55,7 @@ class Run:
         self.generation_ends = np.arange(warm_up + every, self.total, every)
         ends = np.linspace(warm_up, self.total, reports + 1).round().astype(int)
         self.report_ends = np.union1d(ends, self.generation_ends)
-        self.shapes = jax.eval_shape(self.population.start, *self._inputs())
+        self.shapes = jax.eval_shape(self.population.init, *self._inputs())
         self.programs: dict[str, concurrent.futures.Future] = {}
         self.compile_seconds = 0.0
 
@@ -144,19 +144,19 @@ class Run:
             evaluate_all = on_devices(self.mesh)(evaluate_all)
         checked = _checked if self.plan.debug else lambda function: function
         advance = jax.jit(checked(self.population.advance), donate_argnums=0)
-        start = jax.jit(self.population.start)  # whose metrics are nan: it learns nothing
+        init = jax.jit(self.population.init)
         jobs = {
             "advance": lambda: advance.lower(state, hyper, sums, i, i).compile(),
-            "start": lambda: start.lower(keys, hyper).compile(),
+            "init": lambda: init.lower(keys, hyper).compile(),
             "examine": lambda: jax.jit(jax.vmap(non_finite)).lower(state, sums).compile(),
             "evaluate": lambda: jax.jit(evaluate_all).lower(state.learner.params, keys).compile(),
         }
         pool = concurrent.futures.ThreadPoolExecutor(len(jobs))
         for name, job in jobs.items():
-            if name not in self.programs and (fresh or name != "start"):
+            if name not in self.programs and (fresh or name != "init"):
                 self.programs[name] = pool.submit(job)
         pool.shutdown(wait=False)
-        for name in ("advance", "start") if fresh else ("advance",):
+        for name in ("advance", "init") if fresh else ("advance",):
             self.programs[name].result()
         memory = self.programs["advance"].result().memory_analysis()
         self.require_memory(max(1, getattr(memory, "temp_size_in_bytes", 0)))  # None on some devices
@@ -186,7 +186,8 @@ class Run:
         keys, hyper = self._inputs()
         if sick:
             keys = self.place(begin_again(keys, sick, self.plan))
-        state, sums = jax.block_until_ready(self.programs["start"].result()(keys, hyper))
+        state, sums = self.programs["init"].result()(keys, hyper)
+        state, sums = self.advance(state, hyper, sums, np.int32(0), np.int32(self.trainer.num_warm_up))
         progress = Progress.of(self.plan.agents, self.trainer.num_warm_up)
         progress.seconds, progress.sick = time.perf_counter() - began, sick or []
         return state, sums, hyper, progress
