@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jdqn import Hyper, Population, Trainer
 from jdqn.host.memory import tree_bytes
+from jdqn.trainer import State
 
 
 def flags(name: str, doc: str, seconds: float = 1.0, repetitions: int = 5) -> argparse.ArgumentParser:
@@ -53,6 +54,15 @@ class Training:
         self._carry, self._hyper, self._now = (state, sums), hyper, 0
         self.go(trainer.num_warm_up)
         self._first = self._now
+
+    @property
+    def state(self) -> State:
+        return self._carry[0]
+
+    @property
+    def now(self) -> int:
+        """The clock."""
+        return self._now
 
     @property
     def iterations(self) -> int:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jdqn import heads, modules, networks, products
+from jdqn.host import devices
 
 from .common import flags, seconds, tell
 
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     parser = flags("networks", __doc__)
     parser.add_argument("--only", default="", help="networks whose name holds these words")
     options = parser.parse_args(arguments)
+    devices.split_cpu(1, 1, convolutions=False)
     records = []
     for name, network in NETWORKS.items():
         if options.only not in name or (options.tiny and "CartPole" not in name):

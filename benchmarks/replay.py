@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from jdqn import replay
 from jdqn.config import Hyper
+from jdqn.host import devices
 from jdqn.types import Row
 
 from .common import flags, tell
@@ -227,6 +228,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     parser = flags("replay", __doc__, 0.3, 7)
     parser.add_argument("--only", default="", help="works whose name holds these words")
     options = parser.parse_args(arguments)
+    devices.split_cpu(1, 1, convolutions=False)
     works = [work for work in (TINY if options.tiny else WORKS) if options.only in str(work)]
     records = []
     for work in works:

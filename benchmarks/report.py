@@ -103,6 +103,7 @@ class Chapter(NamedTuple):
 CHAPTERS = [
     Chapter("Beside other libraries", "versus", "versus-*.txt", bars, ("row", "library")),
     Chapter("A race to a solved CartPole", "race", "race.txt"),
+    Chapter("Where an iteration goes", "floor", "floor.txt"),
     Chapter(
         "Environments alone", "stepping", "stepping.txt",
         lines("env", "environments", "steps_per_second", "library"), ("environments",),

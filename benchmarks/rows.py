@@ -94,8 +94,8 @@ LIKE_MINATAR_PQN = dict(
 RESETS = "jdqn resets on a tick of its own, PureJaxRL, PureJaxQL and Rejax in the step that ends an episode"
 DQN = f"{RESETS}; jdqn clips gradients by their global norm and adds up metrics"
 PQN = (
-    f"{RESETS}; jdqn computes the targets anew at each update, one more forward pass, where PureJaxQL keeps those of "
-    "the rollout; jdqn's batches are whole rollouts of some environments, PureJaxQL's are shuffled rows; "
+    f"{RESETS}; jdqn computes the targets anew at each update, in the same forward pass, where PureJaxQL keeps those "
+    "of the rollout; jdqn's batches are whole rollouts of some environments, PureJaxQL's are shuffled rows; "
     "PureJaxQL's tests during training are off"
 )
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.scaling [--tiny] [--repetitions 5] [--seconds 0.5] [--out FILE]
 
-One agent of CartPole, and of MinAtar Breakout, whose environments, batch, width, or replay grow while the rest stays.
-`growth` is the time beside that of the row before, per doubling: more than 2 would be waste. For the replay, of which
-every row is written before the clock starts, it is the time beside that of the smallest, which should stay
-below 1.25. An iteration is one tick of all environments and `updates` gradient steps.
+One agent on one thread, of CartPole and of MinAtar Breakout, whose environments, batch, width, or replay grow while the
+rest stays. `growth` is the time beside that of the row before, per doubling: more than 2 would be waste. For the
+replay, of which every row is written before the clock starts, it is the time beside that of the smallest, which should
+stay below 1.25. An iteration is one tick of all environments and `updates` gradient steps.
 """
 
 import json
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 import jdqn
 from jdqn import parallel
+from jdqn.host import devices
 
 from .common import Training, flags, tell
 
@@ -91,6 +92,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     parser = flags("scaling", __doc__, 0.5)
     parser.add_argument("--only", default="", help="what is doubled, of " + ", ".join(VALUES))
     options = parser.parse_args(arguments)
+    devices.split_cpu(1, 1, convolutions=False)
     values, base = (TINY, BASE | SMALL) if options.tiny else (VALUES, BASE)
     records = []
     for name in ("CartPole-v1",) if options.tiny else ("CartPole-v1", "Breakout-MinAtar"):

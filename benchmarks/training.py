@@ -4,7 +4,7 @@
 
 Every preset on CartPole and MinAtar Breakout as the presets have it; then DQN's preset there with 1 to 4,096
 environments, and with 1 or 8 updates an iteration, which are `updates_per_step`. An iteration steps every environment
-`rollout` times. One agent on one device. Steps are real transitions: a tick that only resets is none. Compilation is
+`rollout` times. One agent on one thread. Steps are real transitions: a tick that only resets is none. Compilation is
 apart, the warm-up is not timed.
 """
 
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 import jdqn
 from jdqn import parallel
+from jdqn.host import devices
 
 from .common import Training, flags, tell
 
@@ -71,6 +72,7 @@ def works(tiny: bool) -> tuple[list[tuple], list[tuple]]:
 
 def main(arguments: list[str] | None = None) -> list[dict]:
     options = flags("training", __doc__).parse_args(arguments)
+    devices.split_cpu(1, 1, convolutions=False)
     titles = ("Presets as they are", "DQN, environments and updates")
     found = []
     for k, (title, some) in enumerate(zip(titles, works(options.tiny), strict=True)):

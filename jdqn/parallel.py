@@ -167,19 +167,21 @@ def _replace_each(function: Callable, size: int) -> Callable:
         if agents == size > 1:
             return over(*changed, *read)
 
-        def pick(k, tree):
-            if size == 1:
-                return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, k, keepdims=False), tree)
-            return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, k * size, size), tree)
+        def pick(first, tree):
+            def of(x):
+                x = jax.lax.dynamic_slice_in_dim(x, first, size, allow_negative_indices=False)
+                return x.squeeze(0) if size == 1 else x
 
-        def put(k, new, old):
+            return jax.tree.map(of, tree)
+
+        def put(first, new, old):
             new = new[None] if size == 1 else new
-            return jax.lax.dynamic_update_slice_in_dim(old, new, k * size, 0)
+            return jax.lax.dynamic_update_slice_in_dim(old, new, first, 0, allow_negative_indices=False)
 
         # To JAX's key checker a slice of keys has used up all of them, so the loop carries words.
         def group(k, words):
-            new = over(*from_words(pick(k, words), changed), *pick(k, read))
-            return jax.tree.map(lambda n, o: put(k, n, o), to_words(new), words)
+            new = over(*from_words(pick(k * size, words), changed), *pick(k * size, read))
+            return jax.tree.map(lambda n, o: put(k * size, n, o), to_words(new), words)
 
         return from_words(jax.lax.fori_loop(0, agents // size, group, to_words(changed)), changed)
 

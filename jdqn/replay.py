@@ -59,7 +59,7 @@ def _write_along(axis: int):
 
     @jax.custom_batching.custom_vmap
     def write(buffer, rows, start):
-        return jax.lax.dynamic_update_slice_in_dim(buffer, rows, start, axis)
+        return jax.lax.dynamic_update_slice_in_dim(buffer, rows, start, axis, allow_negative_indices=False)
 
     @write.def_vmap
     def batched(size, in_batched, buffer, rows, start):

@@ -59,6 +59,17 @@ def test_devices():
     assert all(r["steps_per_second"] > 0 for r in records)
 
 
+def test_floor():
+    """The products of an update are counted: three times those of a forward pass, and once for the target network."""
+    from benchmarks import floor
+
+    (record,) = floor.main([*ONCE, "--rows", "a1"])
+    forward = 2 * 128 * (4 * 120 + 120 * 84 + 84 * 2) / 1e6
+    backward = 2 * forward - 2 * 128 * 4 * 120 / 1e6  # nothing is asked of the observations
+    assert record["flops"] == pytest.approx(2 * forward + backward)
+    assert min(record[name] for name in ("floor", "moving", "act", "sample", "update", "whole")) > 0
+
+
 def test_networks():
     from benchmarks import networks
 

@@ -249,8 +249,8 @@ def test_gymnasium_of_parts():
         many = len(scores) if agents is None else 4
         return {
             "env": "", "algo": "", "agents": many, "env_steps": 1, "updates": 1, "compile_seconds": 0.0,
-            "run_seconds": 1.0, "evaluation": statistics.of_agents([1.0] * many, 10), "non_finite": [],
-            "gymnasium": played,
+            "run_seconds": 1.0, "env_steps_per_second": 1.0, "evaluation": statistics.of_agents([1.0] * many, 10),
+            "non_finite": [], "gymnasium": played,
         }  # fmt: skip
 
     whole = sweep.joined([part([1.0, 2.0]), part([4.0])])["gymnasium"]

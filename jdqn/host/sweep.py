@@ -191,7 +191,8 @@ def joined(results: list[dict[str, Any]], chosen: list[int] | None = None) -> di
     """The result of a run in several parts, of whose agents those `chosen` are the best; all if not given."""
     agents = [result["agents"] for result in results]
     seconds = sum(result["run_seconds"] for result in results)
-    steps = sum(result["env_steps"] * number for result, number in zip(results, agents, strict=True))
+    # Of all agents; what a part says of one is rounded.
+    steps = sum(round(result["env_steps_per_second"] * result["run_seconds"]) for result in results)
     each = [x for result in results for x in result["evaluation"]["per_agent"]]
     return {
         "env": results[0]["env"],
