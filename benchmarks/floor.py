@@ -47,10 +47,16 @@ def operations(program: str) -> int:
 
 
 def looped(function: Callable, carry: Any, options) -> float:
-    """Microseconds of carry = function(i, carry)."""
-    run = jax.jit(lambda carry, n: jax.lax.fori_loop(0, n, function, carry))
-    count = max(3, round(3 * options.seconds / seconds(lambda: run(carry, 3), 1)["seconds"]))
-    return 1e6 * seconds(lambda: run(carry, count), options.repetitions)["seconds"] / count
+    """Microseconds of carry = function(i, carry), in place."""
+    run = jax.jit(lambda carry, n: jax.lax.fori_loop(0, n, function, carry), donate_argnums=0)
+    kept = [jax.tree.map(jnp.copy, carry)]
+
+    def go(count):
+        kept[0] = run(kept[0], jnp.int32(count))
+        return kept[0]
+
+    count = max(3, round(20 * options.seconds / seconds(lambda: go(20), 1)["seconds"]))
+    return 1e6 * seconds(lambda: go(count), options.repetitions)["seconds"] / count
 
 
 def matrix_rate(options) -> float:

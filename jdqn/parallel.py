@@ -155,6 +155,15 @@ def _group_size(at_once: int | None, agents: int) -> int:
     return next(size for size in range(min(most, agents), 0, -1) if agents % size == 0)
 
 
+def _only(function: Callable) -> Callable:
+    """`function` of the only agent of a population."""
+
+    def of(*trees: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x.squeeze(0), trees)))
+
+    return of
+
+
 def _replace_each(function: Callable, size: int) -> Callable:
     """Return a function (changed, *read) that puts function(*changed, *read) of each agent in the place of `changed`.
 
@@ -164,8 +173,8 @@ def _replace_each(function: Callable, size: int) -> Callable:
 
     def run(changed: PyTree, *read: PyTree) -> Any:
         agents = jax.tree.leaves(changed)[0].shape[0]
-        if agents == size > 1:
-            return over(*changed, *read)
+        if agents == size:
+            return over(*changed, *read) if size > 1 else _only(function)(*changed, *read)
 
         def pick(first, tree):
             def of(x):

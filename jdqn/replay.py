@@ -76,39 +76,39 @@ def _write_along(axis: int):
 _write = _write_along(0)
 
 
-def _segments(rows: Row, indices: Array, length: int) -> Row:
-    """Segments [L, B, ...] of the ring `rows` [slots * T, E, ...] that start at its rows `indices` [B], counted flat.
-
-    One flat index a row, which the fields share: an index a field and axis costs a CPU more than the reading.
-    """
-    ticks, num_envs = rows.last.shape
+def _segments(rows: Row, indices: Array, length: int, num_envs: int) -> Row:
+    """Segments [L, B, ...] of the ring `rows` [slots * T * E, ...] that start at its rows `indices` [B]."""
+    size = rows.last.size
     row = indices + num_envs * jnp.arange(length, dtype=jnp.int32)[:, None]
-    row = jnp.where(row < ticks * num_envs, row, row - ticks * num_envs)
-    return jax.tree.map(lambda d: d.reshape(-1, *d.shape[2:]).at[row].get(**sum_tree.IN_BOUNDS), rows)
+    row = jnp.where(row < size, row, row - size)
+    return jax.tree.map(lambda d: d.at[row].get(**sum_tree.IN_BOUNDS), rows)
 
 
 def uniform(slots: int, rollout_length: int, batch_size: int, segment_length: int) -> Replay:
     """A ring of `slots` rollouts; every stored segment of consecutive rows is equally likely.
 
-    The state is a `Row` of [slots * T, E, ...]: each observation is stored once. A segment may start
-    at a last row, which the learner gives no weight, and may span two episodes, which returns stop at.
+    The state is a `Row` of [slots * T * E, ...], in that order: each observation is stored once. A segment may start
+    at a last row, which the learner gives no weight, and may span two episodes, which returns stop at. One flat axis,
+    because an index a field and axis costs a CPU more than the reading, and because XLA copies a whole ring for an axis
+    of one environment.
     """
     capacity = slots * rollout_length
 
     def init(row):
-        return jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), row)
+        return jax.tree.map(lambda x: jnp.zeros((capacity * x.shape[0], *x.shape[1:]), x.dtype), row)
 
     def add(state, rollout, rollouts, hyper):
-        start = rollouts % slots * rollout_length
-        return jax.tree.map(lambda d, r: _write(d, r, start), state, rollout)
+        start = rollouts % slots * rollout.last.size
+        return jax.tree.map(lambda d, r: _write(d, r.reshape(-1, *r.shape[2:]), start), state, rollout)
 
     def sample(key, state, rollouts, update, hyper):
-        rows = capacity * state.reward.shape[1]
-        oldest = jnp.where(rollouts > slots, rollouts % slots, 0) * (rows // slots)
-        starts = (jnp.minimum(rollouts, slots) * rollout_length - segment_length + 1) * state.reward.shape[1]
+        size = state.last.size
+        num_envs = size // capacity
+        oldest = jnp.where(rollouts > slots, rollouts % slots, 0) * (size // slots)
+        starts = (jnp.minimum(rollouts, slots) * rollout_length - segment_length + 1) * num_envs
         indices = oldest + jax.random.randint(jax.random.fold_in(key, update), (batch_size,), 0, starts)
-        indices = jnp.where(indices < rows, indices, indices - rows)
-        return Sample(_segments(state, indices, segment_length), indices, jnp.ones(batch_size))
+        indices = jnp.where(indices < size, indices, indices - size)
+        return Sample(_segments(state, indices, segment_length, num_envs), indices, jnp.ones(batch_size))
 
     def update(state, indices, error, hyper):
         return state
@@ -119,7 +119,7 @@ def uniform(slots: int, rollout_length: int, batch_size: int, segment_length: in
 class Prioritised(NamedTuple):
     """State of prioritised replay."""
 
-    rows: Row  # [slots * T, E, ...]
+    rows: Row  # [slots * T * E, ...]
     tree: sum_tree.Tree  # priority ^ exponent of the segment that starts at each row, flat [slots * T * E]
     highest: Array  # [] the largest such number so far
 
@@ -153,25 +153,27 @@ def prioritised(
         rows = ring.add(state.rows, rollout, rollouts, hyper)
         num_envs = rollout.reward.shape[1]
         newest = (rollouts + 1) * rollout_length  # ticks stored so far, ever
-        ticks = newest - rollout_length - behind + jnp.arange(rollout_length + behind)
+        ticks = newest - rollout_length - behind + jnp.arange(rollout_length + behind)[:, None]
         complete = (ticks >= 0) & (ticks < newest - behind)
-        void = rows.last[(ticks + lead) % capacity] if lead >= 0 else jnp.zeros((1, num_envs), bool)  # [ticks, E]
+        indices, learnt = (x % capacity * num_envs + jnp.arange(num_envs) for x in (ticks, ticks + lead))  # [ticks, E]
+        void = rows.last[learnt] if lead >= 0 else jnp.zeros(indices.shape, bool)
         highest = shards.max(state.highest)
-        priority = jnp.where(complete[:, None] & ~void, highest, 0.0)
-        indices = (ticks % capacity)[:, None] * num_envs + jnp.arange(num_envs)
+        priority = jnp.where(complete & ~void, highest, 0.0)
         if behind > rollout_length:  # those between were complete, and priced, when the last rollout came
             priority, indices = (jnp.concatenate([x[:rollout_length], x[behind:]]) for x in (priority, indices))
         tree = sum_tree.write(state.tree, indices.reshape(-1), priority.reshape(-1))
         return Prioritised(rows, tree, highest)
 
     def sample(key, state, rollouts, update, hyper):
-        num_envs = state.rows.reward.shape[1]
+        num_envs = state.rows.last.size // capacity
         indices, probability = sum_tree.sample(state.tree, jax.random.fold_in(key, update), batch_size)
         ticks = rollouts * float(rollout_length * num_envs * shards.count)
         progress = jnp.clip(ticks / hyper.importance_steps, 0.0, 1.0)
         beta = hyper.importance_exponent + progress * (hyper.importance_final_exponent - hyper.importance_exponent)
         weight = probability**-beta * (sum_tree.total(state.tree) ** (1 - beta) if shards.count > 1 else 1.0)
-        return Sample(_segments(state.rows, indices, segment_length), indices, weight / shards.max(weight.max()))
+        return Sample(
+            _segments(state.rows, indices, segment_length, num_envs), indices, weight / shards.max(weight.max())
+        )
 
     def update(state, indices, error, hyper):
         priority = (error + 1e-6) ** hyper.priority_exponent

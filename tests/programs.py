@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -60,3 +61,8 @@ def result(folder: Path) -> dict:
 
 def without(names, content: dict) -> dict:
     return {name: value for name, value in content.items() if name not in names}
+
+
+def ticks_of(rows, num_envs):
+    """Rows as replay keeps them, [slots * T * E, ...] -> NumPy arrays [slots * T, E, ...]."""
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, num_envs, *x.shape[1:]), rows)

@@ -262,7 +262,8 @@ def test_every_algorithm_builds(name):
         if config.replay == "last_rollout":
             rows = rules.segment_length(config)
         stored = state.replay.rows if config.replay == "prioritised" else state.replay
-        assert stored.obs.shape == (rows, config.num_envs, *obs.shape)
+        flat = (rows, config.num_envs) if config.replay == "last_rollout" else (rows * config.num_envs,)
+        assert stored.obs.shape == (*flat, *obs.shape)
         assert stored.obs.dtype == obs.dtype
 
 

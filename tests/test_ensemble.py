@@ -158,7 +158,7 @@ def rolled():
 
         def step(state, i):
             after, _ = trainer.step(state, hyper, i)
-            return after, (state.actor, state.learner.params, after.replay.action[i])
+            return after, (state.actor, state.learner.params, after.replay.action.reshape(-1, ENVS)[i])
 
         return jax.lax.scan(step, state, trainer.num_warm_up + jnp.arange(TICKS))
 

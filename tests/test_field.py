@@ -11,6 +11,7 @@ import numpy as np
 import oracles
 import oracles_family as family
 import pytest
+from programs import ticks_of
 from test_learner import BATCH, STATES, make, random_sample, table_of
 from test_replay import stamped
 from test_targets import random_rows
@@ -141,7 +142,7 @@ def test_returns_stop_at_a_time_limit():
 
 def test_a_time_limit_bootstraps_from_the_final_observation():
     """Environments that reset on the spot return the next episode's first observation; here both are rows."""
-    rows = jax.tree.map(np.asarray, warmed_up(jax.random.key(5)).replay)
+    rows = ticks_of(warmed_up(jax.random.key(5)).replay, ENVS)
     ours, oracle = n_step((rows.reward, rows.terminated, rows.last), 2)
     np.testing.assert_array_equal(ours["bootstrap"], oracle["bootstrap"])
     cut = 0
@@ -292,7 +293,7 @@ def test_every_transition_is_stored_drawable_and_learnt_from():
     """Stamped rows: each with its own successor, the one that terminates included. Loops that store (obs, next obs)
     after the reset, or drop what ends, never learn from it."""
     stored = warmed_up(jax.random.key(5)).replay
-    rows = jax.tree.map(np.asarray, stored)
+    rows = ticks_of(stored, ENVS)
     memory = replay.uniform(ITERATIONS, ROLLOUT, 2_000, 2)
     drawn = memory.sample(jax.random.key(0), stored, ITERATIONS, 0, None).rows
     episode, step = np.asarray(drawn.obs).transpose(2, 0, 1).astype(int)  # [2 rows, draws] each

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles_family as family
 import pytest
+from programs import ticks_of
 from test_targets import random_rows
 
 import jdqn
@@ -254,7 +255,7 @@ def test_the_stored_carry_is_that_of_the_unrolled_episode(kind, rollout_length):
     """With every row replay holds the state before it, unrolled from its episode's first row; the actor goes on so."""
     trainer, _, state = warmed_up(kind, rollout_length)
     ticks = trainer.num_warm_up * rollout_length
-    rows = jax.tree.map(lambda x: np.asarray(x)[:ticks], state.replay.rows)
+    rows = jax.tree.map(lambda x: x[:ticks], ticks_of(state.replay.rows, 4))
     params = doubles(state.learner.params)
     assert rows.last.sum() > 10
     assert (rows.last[1:] & ~rows.terminated[:-1]).any()

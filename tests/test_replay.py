@@ -121,11 +121,15 @@ def test_each_observation_is_stored_once():
 
 
 @pytest.mark.parametrize("algorithm", ["dqn", "per"])
-@pytest.mark.parametrize(("agents", "updates"), [(1, 1), pytest.param(3, 2, marks=pytest.mark.slow)])
-def test_the_compiled_program_never_copies_the_replay(algorithm, agents, updates):
+@pytest.mark.parametrize(
+    ("agents", "num_envs", "updates"), [(1, 4, 1), (1, 1, 1), pytest.param(3, 4, 2, marks=pytest.mark.slow)]
+)
+def test_the_compiled_program_never_copies_the_replay(algorithm, agents, num_envs, updates):
     """Ring and tree are written in place: the program's scratch memory does not grow with them, also under vmap."""
     env = jdqn.envs.make("CartPole-v1")
-    config, hyper = jdqn.preset(algorithm, "", replay_size=2**20, num_envs=4, updates=updates, hidden_sizes=(16,))
+    config, hyper = jdqn.preset(
+        algorithm, "", replay_size=2**20, num_envs=num_envs, updates=updates, hidden_sizes=(16,)
+    )
     population = parallel.over_agents(jdqn.build(config, env), agents)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), agents))
     state, sums = jax.eval_shape(lambda k: population.init(k, hyper), keys)

@@ -227,7 +227,7 @@ def test_new_rows_get_the_highest_priority_of_all_shards():
 
     def run(error):
         state = filled(part, error, 1)
-        rows = jax.tree.map(lambda x: x[:1], state.rows)
+        rows = jax.tree.map(lambda x: x[:1, None], state.rows)
         return sum_tree.leaves(part.add(state, rows, jnp.int32(16), FULLY).tree)[:16]
 
     error = jnp.full((2, 15), 0.1).at[0, 3].set(5.0).at[1, 3].set(2.0)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from programs import ticks_of
 
 import jdqn
 
@@ -62,7 +63,7 @@ def test_steps_and_episodes_are_real_ones():
 def test_rows_in_replay_are_what_the_environments_did():
     """The ring holds the newest rollouts, in order; every episode is 0, 1, 2, 3 with its flags where they belong."""
     _, (state, _) = trained()
-    rows = jax.tree.map(lambda x: np.roll(np.asarray(x), -(40 % SLOTS) * ROLLOUT, 0), state.replay)
+    rows = jax.tree.map(lambda x: np.roll(x, -(40 % SLOTS) * ROLLOUT, 0), ticks_of(state.replay, ENVS))
     name, t = rows.obs[..., 0], rows.obs[..., 1]
     np.testing.assert_array_equal(rows.last, t == LENGTH)
     np.testing.assert_array_equal(t[1:], (t[:-1] + 1) % (LENGTH + 1))
