@@ -155,36 +155,23 @@ def _group_size(at_once: int | None, agents: int) -> int:
     return next(size for size in range(min(most, agents), 0, -1) if agents % size == 0)
 
 
-def _only(function: Callable) -> Callable:
-    """`function` of the only agent of a population."""
-
-    def of(*trees: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x.squeeze(0), trees)))
-
-    return of
-
-
 def _replace_each(function: Callable, size: int) -> Callable:
     """Return a function (changed, *read) that puts function(*changed, *read) of each agent in the place of `changed`.
 
     All are pytrees [S, ...]. Groups of `size` agents take turns, and the memory of `changed` is used again.
     """
-    over = function if size == 1 else jax.vmap(function)
+    over = _only(function) if size == 1 else jax.vmap(function)
 
     def run(changed: PyTree, *read: PyTree) -> Any:
         agents = jax.tree.leaves(changed)[0].shape[0]
         if agents == size:
-            return over(*changed, *read) if size > 1 else _only(function)(*changed, *read)
+            return over(*changed, *read)
 
         def pick(first, tree):
-            def of(x):
-                x = jax.lax.dynamic_slice_in_dim(x, first, size, allow_negative_indices=False)
-                return x.squeeze(0) if size == 1 else x
-
-            return jax.tree.map(of, tree)
+            part = functools.partial(jax.lax.dynamic_slice_in_dim, allow_negative_indices=False)
+            return jax.tree.map(lambda x: part(x, first, size), tree)
 
         def put(first, new, old):
-            new = new[None] if size == 1 else new
             return jax.lax.dynamic_update_slice_in_dim(old, new, first, 0, allow_negative_indices=False)
 
         # To JAX's key checker a slice of keys has used up all of them, so the loop carries words.
@@ -195,3 +182,12 @@ def _replace_each(function: Callable, size: int) -> Callable:
         return from_words(jax.lax.fori_loop(0, agents // size, group, to_words(changed)), changed)
 
     return run
+
+
+def _only(function: Callable) -> Callable:
+    """`function` of an agent that is a group of its own: `vmap` without a batch, whose bits may be others."""
+
+    def over(*trees: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x.squeeze(0), trees)))
+
+    return over

@@ -53,7 +53,7 @@ class Metrics(NamedTuple):
     return_sum: Array  # [] over those
     length_sum: Array  # [] int32, over those
     epsilon: Array  # [] mean over environments
-    learn: LearnMetrics  # [] means over the updates; nan in warm-up, which has none
+    learn: LearnMetrics  # [] means over the updates; 0 in warm-up, which has none
 
 
 class InitFn(Protocol):
@@ -157,7 +157,7 @@ def make_trainer(
         learning, memory, sums = jax.lax.fori_loop(0, rounds, learn, (state.learner, memory, LearnMetrics.full(0.0)))
         metrics = Metrics(
             (~rows.last).sum(), ended.sum(), (ended * returns).sum(), (ended * lengths).sum(), epsilon.mean(),
-            jax.tree.map(lambda x: x / rounds, sums),
+            jax.tree.map(lambda x: x / updates, sums),
         )  # fmt: skip
         return State(state.key, actor, learning, memory), metrics
 

@@ -19,6 +19,7 @@ from gymnax.utils import load_mnist
 
 import jdqn
 from jdqn import envs
+from jdqn.envs.gymnax import IMAGES
 
 CONTINUOUS = ["Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc"]
 NAMES = [name for name in gymnax.registered_envs if name not in [*CONTINUOUS, "MNISTBandit-bsuite"]]
@@ -79,6 +80,7 @@ def test_a_random_rollout_is_what_gymnax_says(name):
     assert ours.last.any()
     assert reset.any()
     assert kinds(first) == kinds(ours.obs[0])
+    assert (ours.obs.ndim == 5) == (name in IMAGES)  # [T, E, height, width, channels]
     if name in ONE_HOT:
         assert ours.obs.dtype == bool
         obs = np.eye(ONE_HOT[name])[obs]

@@ -1,5 +1,6 @@
 """The rooms of the host: statistics, the Gymnasium twin, metrics.csv, checkpoints, signals."""
 
+import os
 import signal
 
 import gymnasium
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from jdqn import ConfigError
-from jdqn.host import statistics, twin
+from jdqn.host import devices, statistics, twin
 from jdqn.host.checkpoint import Checkpoints
 from jdqn.host.folder import METRICS, Table, read_metrics
 from jdqn.host.memory import human
@@ -211,3 +212,18 @@ def test_the_first_signal_is_noted_and_the_second_let_through(signum):
         assert through == [signum] * 2
     finally:
         signal.signal(signum, before)
+
+
+def test_only_convolutions_get_several_threads(monkeypatch):
+    """Of what XLA reads when JAX starts; whoever has decided already is heard."""
+    jax.devices()  # they stay as they are
+    for env, network, wide in (
+        ("CartPole-v1", "auto", False), ("Breakout-MinAtar", "auto", True), ("Breakout-MinAtar", "mlp", False),
+        ("Custom", "impala", True), ("FrozenLake-misc", "tabular", False),
+    ):  # fmt: skip
+        monkeypatch.delenv("NPROC", raising=False)
+        devices.split_cpu(1, 1, devices.convolves(env, network))
+        assert os.environ.get("NPROC") == (None if wide else "1")
+    monkeypatch.setenv("NPROC", "3")
+    devices.split_cpu(1, 1, convolutions=False)
+    assert os.environ["NPROC"] == "3"

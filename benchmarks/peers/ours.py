@@ -11,13 +11,11 @@ from turns import settings, take_turns
 
 import jdqn
 from jdqn import parallel
-from jdqn.envs.gymnax import IMAGES
 from jdqn.host import devices
 
 asked = settings()
 fields = {name: tuple(x) if isinstance(x, list) else x for name, x in asked["settings"].items()}
-convolutions = asked["env"] in IMAGES and fields.get("network") != "mlp"
-devices.split_cpu(None, asked["agents"], convolutions)
+devices.split_cpu(None, asked["agents"], devices.convolves(asked["env"], fields.get("network", "auto")))
 config, hyper = jdqn.preset(asked["algorithm"], "", **fields)
 trainer = jdqn.build(config, jdqn.envs.make(asked["env"]))
 agents, last = asked["agents"], jdqn.total_iterations(config)

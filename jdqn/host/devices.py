@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 
 from ..config import ConfigError
+from ..envs.gymnax import IMAGES
 
 MOST_DEVICES = 1024  # of one process; a CPU would be cut into however many are asked for
 
@@ -31,6 +32,11 @@ def number_wanted(text: str) -> int | None:
     if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MOST_DEVICES):
         raise ConfigError(f"--devices must be all or a number from 1 to {MOST_DEVICES}, got {text[:80]}")
     return int(text)
+
+
+def convolves(env: str, network: str) -> bool:
+    """Whether the network of that name looks at images of `env`, as far as is known before JAX starts."""
+    return env in IMAGES if network == "auto" else network not in ("mlp", "tabular")
 
 
 def split_cpu(wanted: int | None, most: int, convolutions: bool) -> None:

@@ -10,7 +10,6 @@ import jax
 
 from ..config import ConfigError
 from ..envs import Env
-from ..envs.gymnax import IMAGES
 from . import devices
 from .checks import flag
 from .folder import RunFolder
@@ -52,10 +51,8 @@ class Session:
         return RunFolder(self.folder.path / f"part-{part:03d}") if len(self.plans) > 1 else self.folder
 
 
-def convolves(plan: Plan) -> bool:
-    """Whether its network looks at images, as far as is known before JAX starts."""
-    network = plan.config.network
-    return plan.env in IMAGES if network == "auto" else network not in ("mlp", "tabular")
+def convolve(plans: list[Plan]) -> bool:
+    return any(devices.convolves(plan.env, plan.config.network) for plan in plans)
 
 
 def begin(options: Options, now: float) -> Session:
@@ -63,7 +60,7 @@ def begin(options: Options, now: float) -> Session:
     wanted, data = devices.number_wanted(options.devices), options.parallel == "data"
     plans = plans_of(options)
     most = devices.cores() if data else max(plan.agents for plan in plans)
-    devices.split_cpu(wanted, most, any(map(convolves, plans)))
+    devices.split_cpu(wanted, most, convolve(plans))
     if data:
         if len(plans) > 1 or plans[0].agents > 1:
             raise ConfigError("--parallel data trains one agent: leave --seeds at 1 and give every setting one value")
@@ -100,7 +97,7 @@ def resume(options: Options, arguments: list[str]) -> Session:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"--resume {folder.path}: {source} is not a run's ({error!r})") from error
     plans = [plan.changed(changed, options) for plan in plans]
-    devices.split_cpu(wanted, max(max(plan.agents, plan.shards) for plan in plans), any(map(convolves, plans)))
+    devices.split_cpu(wanted, max(max(plan.agents, plan.shards) for plan in plans), convolve(plans))
     return Session(folder, plans, wanted, longer="total_steps" in changed)
 
 

@@ -126,6 +126,7 @@ class Training:
         run, plan = self.run, self.plan
         totals = run.of_agents(fetch(self.sums))
         iterations = progress.iteration - progress.reported
+        learnt = progress.iteration - max(progress.reported, run.trainer.num_warm_up)  # 0 at the end of warm-up
         progress.env_steps = progress.env_steps + totals.env_steps
         progress.returns = progress.returns + totals.return_sum
         progress.episodes = progress.episodes + totals.episodes
@@ -140,9 +141,9 @@ class Training:
                 "episodes": totals.episodes,
                 "return": totals.return_sum / totals.episodes,
                 "length": totals.length_sum / totals.episodes,
-                "loss": totals.learn.loss / iterations,
-                "q": totals.learn.q / iterations,
-                "grad_norm": totals.learn.grad_norm / iterations,
+                "loss": totals.learn.loss / learnt,
+                "q": totals.learn.q / learnt,
+                "grad_norm": totals.learn.grad_norm / learnt,
                 "epsilon": totals.epsilon / iterations,
                 "seconds": np.full(plan.agents, round(progress.seconds, 3)),
             }
