@@ -76,6 +76,9 @@ class Candidate(NamedTuple):
 def ours(work: Work) -> Candidate:
     make = {"prioritised": replay.prioritised, "uniform": replay.uniform}[work.kind]
     memory = make(work.capacity // work.num_envs, 1, work.batch_size, 2)
+    shape, dtype = OBSERVATIONS[work.rows]
+    if dtype == jnp.bool_:  # as jdqn.build does
+        memory = replay.packed(memory, shape)
 
     def add(state, row, i):
         return memory.add(state, jax.tree.map(lambda x: x[None], row), i, HYPER)

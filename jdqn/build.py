@@ -55,7 +55,7 @@ def build(config: Config, env: envs.Env, shards: Shards = WHOLE) -> Trainer:
         init = learner.init
         learner = learner._replace(init=lambda key, obs, hyper: init(key, _stack(obs, config.frame_stack), hyper))
     return make_trainer(
-        envs.vectorise(env, config.num_envs), policy, _exploration(config), _replay(config, shards), learner,
+        envs.vectorise(env, config.num_envs), policy, _exploration(config), _replay(config, obs, shards), learner,
         rollout_length=config.rollout_length, updates=config.updates, num_warm_up=warm_up_iterations(whole),
         shards=shards,
     )  # fmt: skip
@@ -117,7 +117,7 @@ def _exploration(config: Config) -> exploration.Exploration:
     }[config.exploration]()
 
 
-def _replay(config: Config, shards: Shards) -> replay.Replay:
+def _replay(config: Config, obs: jax.ShapeDtypeStruct, shards: Shards) -> replay.Replay:
     length, rollout = segment_length(config), config.rollout_length
     single = lead(config) if config.unroll_length == 1 else -1
     memory = {
@@ -127,4 +127,6 @@ def _replay(config: Config, shards: Shards) -> replay.Replay:
         ),
         "last_rollout": lambda: replay.last_rollout(rollout, config.batch_size, config.num_envs, length),
     }[config.replay]()
+    if obs.dtype == bool and config.replay != "last_rollout":  # which is short, and read whole
+        memory = replay.packed(memory, obs.shape)
     return memory if config.frame_stack == 1 else replay.stacked(memory, config.frame_stack)

@@ -1,6 +1,7 @@
 """The main program: python -m jdqn.run --env CartPole-v1 [--algo dqn] [any setting]. See --help."""
 
 import errno
+import gc
 import json
 import os
 import re
@@ -201,6 +202,7 @@ def train_part(
 
 
 if __name__ == "__main__":
+    gc.set_threshold(100_000)  # modules and traces stay: to look through them for garbage is a tenth of starting
     status = main(sys.argv[1:])
     if status == 130:
         leave(status)

@@ -65,6 +65,27 @@ def test_segments_are_what_was_stored(shape, seed):
     assert (sample.weight == 1).all()
 
 
+@pytest.mark.parametrize("kind", ["uniform", "prioritised"])
+@pytest.mark.parametrize("shape", [(1,), (31,), (32,), (5, 13), (10, 10, 4)])
+def test_bits_come_back_as_they_were(kind, shape):
+    """A replay that packs observations gives what one that does not would, from a word for every 32 of them."""
+    slots, rollout_length, envs, length, rollouts = 6, 2, 3, 3, 11
+    rng = np.random.default_rng(0)
+    images = rng.random((rollouts * rollout_length, envs, *shape)) < 0.5
+    rows = stamped(rng, rollouts * rollout_length, envs)._replace(obs=images)
+    plain = getattr(replay, kind)(slots, rollout_length, 64, length)
+    packed = replay.packed(plain, shape)
+    for one, other in ((plain, packed), (replay.stacked(plain, 2), replay.stacked(packed, 2))):
+        samples = []
+        for memory in (one, other):
+            state = filled(memory, rows, rollout_length, rollouts, jdqn.Hyper())
+            samples.append(memory.sample(jax.random.key(1), state, rollouts, 0, jdqn.Hyper()))
+        assert samples[1].rows.obs.dtype == bool
+        jax.tree.map(np.testing.assert_array_equal, *samples)
+    stored = state.rows if kind == "prioritised" else state
+    assert stored.obs.nbytes == slots * rollout_length * envs * 4 * math.ceil(math.prod(shape) / 32)
+
+
 @pytest.mark.parametrize("rollouts", [3, 5, 23])
 @pytest.mark.parametrize("rollout_length", [1, 3])
 def test_every_start_is_equally_likely(rollouts, rollout_length):
@@ -152,3 +173,12 @@ def test_a_batched_write_equals_one_write_per_agent():
     np.testing.assert_array_equal(shared, jnp.stack([replay._write(buffers[0], r, 4) for r in rollouts]))
     with pytest.raises(ValueError, match="clock was batched"):
         jax.vmap(replay._write)(buffers, rollouts, jnp.arange(3))
+
+
+def test_an_image_of_bools_is_stored_as_bits():
+    """A million rows of MinAtar Breakout are 52 bytes each, with the pixels, and not 400."""
+    config, hyper = jdqn.preset("dqn", "Breakout-MinAtar", num_envs=8, rollout_length=1, replay_size=1_000_000)
+    trainer = jdqn.build(config, jdqn.envs.make("Breakout-MinAtar"))
+    state = jax.eval_shape(trainer.init, jax.random.key(0), hyper)
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
+    assert size == 1_000_000 * (52 + 4 + 4 + 1 + 1)

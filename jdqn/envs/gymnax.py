@@ -1,8 +1,14 @@
 """gymnax environments, made to keep our rules. gymnax itself is imported only when one is made."""
 
+import contextlib
 import difflib
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import inspect
 import math
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -37,7 +43,8 @@ def make(name: str, **overrides) -> Env:
         ConfigError: unknown name or parameter, continuous actions, an observation that is not one
             array, or data that cannot be downloaded.
     """
-    import gymnax
+    with _without_seaborn():
+        import gymnax
 
     if name not in gymnax.registered_envs:
         near = difflib.get_close_matches(name, gymnax.registered_envs, 3, 0.4)
@@ -61,6 +68,27 @@ def make(name: str, **overrides) -> Env:
     except (OSError, EOFError) as error:
         raise ConfigError(f"{name} needs data that could not be downloaded or read ({error})") from error
     return from_gymnax(env, params.replace(**{f: value for f, value in typed.items() if f not in sizes}), name)
+
+
+class _OnFirstUse(importlib.abc.MetaPathFinder):
+    """Finds seaborn, as a module that is read when something of it is used."""
+
+    def find_spec(self, fullname, path, target=None):
+        found = importlib.machinery.PathFinder.find_spec(fullname, path, target) if fullname == "seaborn" else None
+        if found and found.loader:
+            found.loader = importlib.util.LazyLoader(found.loader)
+        return found
+
+
+@contextlib.contextmanager
+def _without_seaborn() -> Iterator[None]:
+    """gymnax imports seaborn to draw one of its games; that takes longer than all the rest of gymnax, so it waits."""
+    finder = _OnFirstUse()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
 
 
 def _make(name: str, chosen: dict[str, Any]):

@@ -55,7 +55,8 @@ class Run:
         self.generation_ends = np.arange(warm_up + every, self.total, every)
         ends = np.linspace(warm_up, self.total, reports + 1).round().astype(int)
         self.report_ends = np.union1d(ends, self.generation_ends)
-        self.shapes = jax.eval_shape(self.population.init, *self._inputs())
+        self.init = jax.jit(self.population.init)
+        self.shapes = self.init.eval_shape(*self._inputs())
         self.programs: dict[str, concurrent.futures.Future] = {}
         self.compile_seconds = 0.0
 
@@ -127,7 +128,7 @@ class Run:
         require(holds() * tree_bytes(self.shapes) + scratch, what, self.devices)
 
     def compile(self, fresh: bool) -> None:
-        """Compile side by side; `fresh` if the run starts at the beginning. Nobody waits for evaluation here."""
+        """Compile side by side; `fresh` if the run starts at the beginning. Nobody waits here for what comes later."""
         began = time.perf_counter()
         state, sums = self.shapes
         keys, hyper = self._inputs()
@@ -144,14 +145,13 @@ class Run:
             evaluate_all = on_devices(self.mesh)(evaluate_all)
         checked = _checked if self.plan.debug else lambda function: function
         advance = jax.jit(checked(self.population.advance), donate_argnums=0)
-        init = jax.jit(self.population.init)
-        jobs = {
-            "advance": lambda: advance.lower(state, hyper, sums, i, i).compile(),
-            "init": lambda: init.lower(keys, hyper).compile(),
+        jobs = {  # in the order in which they are needed
+            "advance": advance.lower(state, hyper, sums, i, i).compile,
+            "init": lambda: self.init.lower(keys, hyper).compile(),
             "examine": lambda: jax.jit(jax.vmap(non_finite)).lower(state, sums).compile(),
             "evaluate": lambda: jax.jit(evaluate_all).lower(state.learner.params, keys).compile(),
         }
-        pool = concurrent.futures.ThreadPoolExecutor(len(jobs))
+        pool = concurrent.futures.ThreadPoolExecutor(2)
         for name, job in jobs.items():
             if name not in self.programs and (fresh or name != "init"):
                 self.programs[name] = pool.submit(job)
