@@ -35,7 +35,7 @@ def test_replay(monkeypatch, capsys):
     assert [r["library"] for r in records] == ["jdqn", "jdqn"]
     assert all(0 < r["min_us"] <= r["median_us"] <= r["max_us"] for r in records)
     nodes = 4 * 85 + 1
-    assert [r["state_bytes"] for r in records] == [256 * 26 + 4 * nodes + 4, 256 * 410]
+    assert [r["state_bytes"] for r in records] == [256 * 26 + 4 * nodes + 4, 256 * 62]
 
 
 @pytest.mark.nightly
