@@ -121,6 +121,7 @@ CHAPTERS = [
     Chapter("Devices and processes", "devices", "devices.txt"),
     Chapter("Gradients", "networks", "networks.txt"),
     Chapter("Checkpoints", "checkpoint", "checkpoint.txt"),
+    Chapter("An hour", "memory", "memory.txt"),
 ]  # fmt: skip
 HEAD = """# Benchmarks
 

@@ -265,3 +265,22 @@ def test_the_committed_report_is_that_of_the_results(tmp_path):
 
     text = report.document(ROOT / "benchmarks" / "results", ROOT / "docs" / "benchmarks.md", tmp_path)
     assert (ROOT / "docs" / "benchmarks.md").read_text() == text
+
+
+def test_memory():
+    """A process is looked at until it is stopped; one that ends by itself is not a measurement."""
+    from benchmarks import memory
+
+    ready = memory.watch([sys.executable, "-c", "import time; x = bytearray(2**26); time.sleep(60)"], 1.5, 0.1)
+    assert 64 < ready[-1] < 128
+    with pytest.raises(SystemExit, match="status 3"):
+        memory.watch([sys.executable, "-c", "raise SystemExit(3)"], 60, 0.1)
+
+
+@pytest.mark.nightly
+def test_memory_of_the_program():
+    from benchmarks import memory
+
+    (record,) = memory.main(["--tiny"])
+    assert record["least"] <= record["first"] <= record["most"]
+    assert record["growth"] == record["last"] / record["first"]

@@ -111,8 +111,8 @@ def test_what_is_printed(finished):
     path, printed = finished
     lines = printed.splitlines()
     assert "2 agent(s) x 2,000 steps, seed 3" in lines[0]
-    # Rows of 4 float32 or 16 bools, then action, reward, terminated, last; 800 of them or 2; two agents.
-    wanted = 2 * (800 if result(path)["algo"] == "dqn" else 2) * (16 + 4 + 4 + 1 + 1)
+    # Rows of 4 float32 or 16 bits in a word, then action, reward, terminated, last; 800 of them or 2; two agents.
+    wanted = 2 * (800 * 26 if result(path)["algo"] == "dqn" else 2 * 14)
     assert f"replay {wanted:,} bytes" in lines[1]
     split = r"import [\d.]+ s, (build [\d.]+ s, )?compile [\d.]+ s, run [\d.]+ s, evaluate [\d.]+ s, write [\d.]+ s"
     assert re.fullmatch(split, lines[-2])

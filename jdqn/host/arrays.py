@@ -49,7 +49,7 @@ def _held(number: int, array: Any) -> list[Piece]:
 
 
 def write(folder: Path, pieces: list[Piece], process: int) -> None:
-    """Write what this process holds, and be sure that it is on disk.
+    """Write what this process holds, and be sure that it is on disk; files that are there are written over in place.
 
     Raises:
         OSError: there is no room.
@@ -61,8 +61,10 @@ def write(folder: Path, pieces: list[Piece], process: int) -> None:
         if rows.nbytes < LARGE:
             small[name] = rows
             continue
-        with (folder / f"{name}.npy").open("wb") as file:
+        path = folder / f"{name}.npy"
+        with path.open("r+b" if path.exists() else "wb") as file:
             np.save(file, rows)
+            file.truncate()
             _sync(file)
     part = folder / f"small-{process}.part"
     with part.open("wb") as file:
@@ -74,6 +76,14 @@ def write(folder: Path, pieces: list[Piece], process: int) -> None:
 def written(folder: Path) -> int:
     """How many processes have written all that they hold."""
     return len(list(folder.glob("small-*.npz")))
+
+
+def empty(folder: Path, pieces: list[Piece]) -> None:
+    """Leave nothing in `folder` but files that writing these pieces will write over."""
+    large = {f"{number:04d}-{start}.npy" for number, start, rows in pieces if rows.nbytes >= LARGE}
+    for path in folder.iterdir():
+        if path.name not in large:
+            path.unlink()
 
 
 class Reader:

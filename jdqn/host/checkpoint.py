@@ -21,6 +21,7 @@ from . import arrays, manifest
 from .processes import agree, first, several, together
 
 ARRAYS = "arrays"  # folder in a checkpoint
+SPARE = "spare"  # folder of a checkpoint that is kept no more; the next one is written over it
 
 
 class Checkpoints:
@@ -52,6 +53,8 @@ class Checkpoints:
 
     def _write(self, folder: Path, content: dict[str, Any]) -> None:
         try:
+            if not several():
+                self._begin_with_spare(folder)
             arrays.write(folder / ARRAYS, self._copy, jax.process_index())
             if not first():
                 return
@@ -64,7 +67,21 @@ class Checkpoints:
         saved = self.saved()
         kept = saved[-self.keep :] + [k for k in saved if manifest.read(self.path / str(k)).get("best")][-1:]
         for iteration in set(saved) - set(kept):
-            shutil.rmtree(self.path / str(iteration), ignore_errors=True)
+            self._drop(self.path / str(iteration))
+
+    def _drop(self, folder: Path) -> None:
+        """Keep a checkpoint no more. Its files may serve the next: new ones take twice as long to write."""
+        if several():
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        (folder / manifest.NAME).unlink()  # from here on it is unfinished
+        shutil.rmtree(self.path / SPARE, ignore_errors=True)
+        folder.rename(self.path / SPARE)
+
+    def _begin_with_spare(self, folder: Path) -> None:
+        if (self.path / SPARE / ARRAYS).is_dir() and not folder.exists():
+            arrays.empty(self.path / SPARE / ARRAYS, self._copy)
+            (self.path / SPARE).rename(folder)
 
     def busy(self) -> bool:
         """The last checkpoint is still being written."""
@@ -94,6 +111,8 @@ class Checkpoints:
         """Wait for what is being written, and write no more."""
         self.wait()
         self._thread.shutdown()
+        if first():
+            shutil.rmtree(self.path / SPARE, ignore_errors=True)
 
     def saved(self) -> list[int]:
         """Iterations of the checkpoints that were finished, whether or not they are still whole."""
