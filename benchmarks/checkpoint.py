@@ -3,7 +3,7 @@
     python -m benchmarks.checkpoint [--gib 1] [--repetitions 5] [--where FOLDER] [--tiny] [--out FILE]
 
 The training thread stands still while it copies the state; the rest happens behind its back. A checkpoint is written
-when every byte is on disk, synced, checked again and vouched for; the rate is in GB/s. NumPy's `tofile` is given a file
+when every byte is on disk, synced and vouched for; the rate is in GB/s. NumPy's `tofile` is given a file
 that is there, and a sync. Caches and neighbours make these numbers noisy: they are medians, with extremes.
 """
 

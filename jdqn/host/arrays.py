@@ -5,14 +5,18 @@ reads whatever it needs, so that the next run can have other devices. A piece is
 its first row; large ones have a file each, and the small ones of a process share one.
 """
 
+import concurrent.futures
+import io
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import xxhash
 
 LARGE = 1 << 20  # bytes of a piece
+THREADS = 4  # that copy an array of many such pieces; one alone does not reach what the memory can do
 
 
 class Piece(NamedTuple):
@@ -36,7 +40,11 @@ def copy(leaves: list[Any], old: list[Piece]) -> list[Piece]:
 def _copy(rows: np.ndarray, target: np.ndarray | None) -> np.ndarray:
     if target is None or target.shape != rows.shape or target.dtype != rows.dtype:
         target = np.empty(rows.shape, rows.dtype)
-    np.copyto(target, rows)
+    if rows.nbytes < 16 * LARGE:
+        np.copyto(target, rows)
+        return target
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(np.copyto, np.array_split(target, THREADS), np.array_split(rows, THREADS)))
     return target
 
 
@@ -48,29 +56,43 @@ def _held(number: int, array: Any) -> list[Piece]:
     return [Piece(number, (x.index[0].start or 0) if x.index else 0, np.asarray(x.data)) for x in mine]
 
 
-def write(folder: Path, pieces: list[Piece], process: int) -> None:
+def write(folder: Path, pieces: list[Piece], process: int) -> dict[str, str]:
     """Write what this process holds, and be sure that it is on disk; files that are there are written over in place.
+
+    Returns the checksums that its large files have to have, by their names: of the memory, while the disk is busy.
 
     Raises:
         OSError: there is no room.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    small = {}
+    small, checksums = {}, dict[str, str]()
     for number, start, rows in pieces:
         name = f"{number:04d}-{start}"
         if rows.nbytes < LARGE:
             small[name] = rows
             continue
         path = folder / f"{name}.npy"
-        with path.open("r+b" if path.exists() else "wb") as file:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool, path.open("r+b" if path.exists() else "wb") as file:
+            checksum = pool.submit(_checksum, rows)
             np.save(file, rows)
             file.truncate()
             _sync(file)
+            checksums[path.name] = checksum.result()
     part = folder / f"small-{process}.part"
     with part.open("wb") as file:
         np.savez(file, allow_pickle=False, **small)
         _sync(file)
     part.replace(part.with_suffix(".npz"))  # which says that this process has written everything
+    return checksums
+
+
+def _checksum(rows: np.ndarray) -> str:
+    """That of the file which np.save makes of an array."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(rows))
+    hashed = xxhash.xxh3_128(header.getvalue())
+    hashed.update(memoryview(rows.reshape(-1).view(np.uint8)))
+    return hashed.hexdigest()
 
 
 def written(folder: Path) -> int:

@@ -55,12 +55,12 @@ class Checkpoints:
         try:
             if not several():
                 self._begin_with_spare(folder)
-            arrays.write(folder / ARRAYS, self._copy, jax.process_index())
+            checksums = arrays.write(folder / ARRAYS, self._copy, jax.process_index())
             if not first():
                 return
             while arrays.written(folder / ARRAYS) < jax.process_count():
                 time.sleep(0.1)
-            manifest.write(folder, content)
+            manifest.write(folder, content, {f"{ARRAYS}/{name}": x for name, x in checksums.items()})
         except OSError:  # make room at least for what is there
             shutil.rmtree(folder, ignore_errors=True)
             raise

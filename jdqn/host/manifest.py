@@ -19,9 +19,10 @@ class Damaged(Exception):
     """A checkpoint is not what was written; the message says which file."""
 
 
-def write(folder: Path, content: dict[str, Any]) -> None:
-    """Vouch for everything in `folder` and for the JSON values `content`."""
-    files = {str(x.relative_to(folder)): _of_file(x) for x in sorted(folder.rglob("*")) if x.is_file()}
+def write(folder: Path, content: dict[str, Any], known: dict[str, str]) -> None:
+    """Vouch for everything in `folder` and for the JSON values `content`; the checksums of some files are `known`."""
+    names = [str(x.relative_to(folder)) for x in sorted(folder.rglob("*")) if x.is_file()]
+    files = {name: known.get(name) or _of_file(folder / name) for name in names}
     content = {"jdqn": __version__, "files": files} | content
     write_whole(folder / NAME, json.dumps({"checksum": _of_content(content), "content": content}))
 
