@@ -91,7 +91,7 @@ def _checksum(rows: np.ndarray) -> str:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(rows))
     hashed = xxhash.xxh3_128(header.getvalue())
-    hashed.update(memoryview(rows.reshape(-1).view(np.uint8)))
+    hashed.update(rows.reshape(-1).view(np.uint8).data)
     return hashed.hexdigest()
 
 
