@@ -3,10 +3,11 @@
     python -m benchmarks.memory [--minutes 60] [--checkpoint-every 60] [--tiny] [--out FILE] [-- FLAGS OF THE PROGRAM]
 
 Without flags of your own it trains one CartPole agent, for as long as it is looked at. The first tenth of the time is
-left out: compilation, warm-up and the first checkpoints ask for memory. `first` and `last` are means of the tenths that
-begin and end what is left, `growth` is the one over the other; sizes are MiB.
+left out: compilation, warm-up and the first checkpoints ask for memory. `first` and `last` are means over the second
+tenth and over the last, `growth` is the one over the other; sizes are MiB.
 """
 
+import contextlib
 import signal
 import statistics
 import subprocess
@@ -23,18 +24,21 @@ COLUMNS = {
     "minutes": ".1f", "looks": "", "checkpoint_every": ".0f", "first": ",.1f", "last": ",.1f", "least": ",.1f",
     "most": ",.1f", "growth": ".4f",
 }  # fmt: skip
-FLAGS = ["--env", "CartPole-v1", "--total-steps", str(10**9), "--warm-up-steps", "1000"]
+FLAGS = ["--env", "CartPole-v1", "--total-steps", str(10**9), "--replay-size", "100000"]
 
 
 def watch(command: list[str], seconds: float, every: float) -> list[float]:
-    """Resident MiB of a process and its children, once in `every` seconds, until it is told to stop."""
+    """Resident MiB of a process and its children, once in `every` of so many seconds; then it is ended."""
     found, process = [], subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         ends, root = time.monotonic() + seconds, psutil.Process(process.pid)
         while time.monotonic() < ends:
             if process.poll() is not None:
                 raise SystemExit(f"the program ended early, with status {process.returncode}: {' '.join(command)}")
-            found.append(sum(p.memory_info().rss for p in (root, *root.children(recursive=True))) / 2**20)
+            found.append(0.0)
+            for one in (root, *root.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):  # a child that has just ended
+                    found[-1] += one.memory_info().rss / 2**20
             time.sleep(every)
     finally:
         process.send_signal(signal.SIGTERM)

@@ -82,7 +82,7 @@ def test_checkpoint(tmp_path):
     from benchmarks import checkpoint
 
     records = checkpoint.main([*ONCE, "--where", str(tmp_path)])
-    assert len(records) == 5
+    assert len(records) == 7
     assert all(record["seconds"] > 0 for record in records)
     assert not list(tmp_path.iterdir())
 
@@ -282,5 +282,5 @@ def test_memory_of_the_program():
     from benchmarks import memory
 
     (record,) = memory.main(["--tiny"])
-    assert record["least"] <= record["first"] <= record["most"]
-    assert record["growth"] == record["last"] / record["first"]
+    assert 60 < record["looks"] < 120
+    assert 200 < record["least"] < record["most"] < 2000  # JAX alone takes 200

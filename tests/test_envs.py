@@ -64,7 +64,7 @@ def test_a_random_rollout_is_what_gymnax_says(name):
         state, last = carry
         k_action, k_step = jax.random.split(key)
         action = jax.random.randint(k_action, (ENVS,), 0, env.num_actions)
-        k_raw = jax.random.split(jax.random.split(jax.random.clone(k_step))[0], ENVS)  # as vectorise does
+        k_raw = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.clone(k_step), jnp.arange(ENVS))  # as vectorise does
         obs, after, reward, ended, _ = jax.vmap(gym.step_env, (0, 0, 0, None))(k_raw, state, action, params)
         truncated = jax.vmap(gym.is_truncated, (0, None))(after, params) | jnp.zeros(ENVS, bool)
         state, ours = vector.step(k_step, state, last, action)

@@ -27,7 +27,7 @@ from jdqn.run import main
 # A few seconds of training with a checkpoint nearly always on its way, alone, as a population, and in shards.
 OFTEN = ["--checkpoint-every", "0.01", "--reports", "50"]
 KINDS = {
-    "one": [*TINY["dqn"], *OFTEN, "--seeds", "1", "--total-steps", "60000"],
+    "one": [*TINY["dqn"], *OFTEN, "--seeds", "1", "--total-steps", "60000", "--replay-size", "50000"],  # 1.2 MiB
     "population": [*TINY["dqn"], *OFTEN, "--seeds", "3", "--devices", "2", "--total-steps", "40000"],
     "data": [*TINY["dqn"], *OFTEN, "--seeds", "1", "--parallel", "data", "--devices", "2", "--total-steps", "20000"],
     "bred": [

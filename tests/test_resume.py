@@ -196,7 +196,7 @@ def test_every_algorithm_goes_on_as_if_it_had_not_stopped(algo, stop_at, tmp_pat
     if algo == "q_learning":
         arguments = TINY["q_learning"]
     if algo not in ("pqn", "pqn_rnn", "q_learning"):
-        arguments += ["--warm-up-steps", "500", "--replay-size", "800"]
+        arguments += ["--warm-up-steps", "500", "--replay-size", "1200"]
     reference, path = tmp_path / "reference", tmp_path / "run"
     assert main([*arguments, "--out", str(reference)]) == 0
     plan = Plan.from_json(json.loads((reference / "config.json").read_text()))

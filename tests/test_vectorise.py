@@ -71,10 +71,8 @@ def test_cartpole_equals_a_plain_loop(num_envs, backend, monkeypatch):
         vector = envs.vectorise(envs.make("CartPole-v1", max_steps_in_episode=LIMIT), num_envs)
     actions = np.random.default_rng(0).integers(0, 2, (TICKS, num_envs))
     keys, start = jax.random.split(jax.random.key(0), TICKS), jax.random.key(1)
-    k_step, k_reset = jax.vmap(jax.random.split, out_axes=1)(jax.random.clone(keys))  # as vectorise derives them
-    k_step = jax.vmap(lambda key: jax.random.split(key, num_envs))(k_step)
-    fold_in = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
-    k_reset = fold_in(k_reset, jnp.arange(num_envs))
+    fold_in = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))  # as vectorise derives them
+    k_step, k_reset = (fold_in(jax.random.clone(keys), k + jnp.arange(num_envs)) for k in (0, num_envs))
     starts = jax.random.split(jax.random.clone(start), num_envs)
 
     def tick(carry, x):

@@ -56,21 +56,26 @@ class VectorEnv(NamedTuple):
     num_envs: int
 
 
+FEW = 16  # environments; to look for the ones to reset takes a CPU longer than to reset so many
+
+
 def vectorise(env: Env, num_envs: int) -> VectorEnv:
     """Step `num_envs` copies of `env` together, with next-tick autoreset.
 
     The tick after a `last` one ignores the action and returns the first observation of the next
     episode with reward 0 (Gymnasium's NEXT_STEP mode, dm_env's LAST step).
     """
-    renew = (_where_needed if jax.default_backend() == "cpu" else _everywhere)(env, num_envs)
+    on_cpu = _if_needed if num_envs <= FEW else _where_needed
+    renew = (on_cpu if jax.default_backend() == "cpu" else _everywhere)(env, num_envs)
 
     def reset(key):
         return jax.vmap(env.reset)(jax.random.split(key, num_envs))
 
     def step(key, state, last, action):
-        k_step, k_reset = jax.random.split(key)
-        after, result = jax.vmap(env.step)(jax.random.split(k_step, num_envs), state, action)
-        state, obs = renew(k_reset, last, (after, result.obs))
+        # Numbers below E make the keys of steps, those from E on the keys of resets: nothing is derived in vain.
+        keys = jax.vmap(lambda e: jax.random.fold_in(key, e))(jnp.arange(num_envs))
+        after, result = jax.vmap(env.step)(keys, state, action)
+        state, obs = renew(key, last, (after, result.obs))
         ended = (result.terminated | result.truncated) & ~last
         return state, Tick(obs, jnp.where(last, 0.0, result.reward), result.terminated & ~last, ended)
 
@@ -81,15 +86,28 @@ def _everywhere(env: Env, num_envs: int):
     """Reset all environments and keep what is needed: what an accelerator does for nothing, and without a loop."""
 
     def renew(key, last, after):
-        fresh = jax.vmap(lambda e: env.reset(jax.random.fold_in(key, e)))(jnp.arange(num_envs))
+        fresh = jax.vmap(lambda e: env.reset(jax.random.fold_in(key, num_envs + e)))(jnp.arange(num_envs))
         return jax.tree.map(lambda a, b: jnp.where(jnp.expand_dims(last, range(1, a.ndim)), a, b), fresh, after)
 
     return renew
 
 
+def _if_needed(env: Env, num_envs: int):
+    """Reset all of a few environments, if any needs it."""
+    everywhere = _everywhere(env, num_envs)
+
+    def renew(key, last, after):
+        def once(carry):
+            return jnp.zeros_like(last), everywhere(key, last, carry[1])
+
+        return jax.lax.while_loop(lambda carry: carry[0].any(), once, (last, after))[1]
+
+    return renew
+
+
 def _where_needed(env: Env, num_envs: int):
-    """Reset those environments that need it, a sixteenth or eight at a time: it saves a CPU most of a tick."""
-    batch = max(-(-num_envs // 16), min(num_envs, 8))
+    """Reset those environments that need it, a sixteenth at a time: it saves a CPU most of a tick."""
+    batch = -(-num_envs // 16)
 
     def renew(key, last, after):
         needy = jnp.cumsum(last)  # the r-th environment to reset, from 1, is where this reaches r
@@ -98,7 +116,7 @@ def _where_needed(env: Env, num_envs: int):
             done, tree = carry
             wanted = jnp.minimum(done + 1 + jnp.arange(batch), needy[-1])  # the last one several times, all alike
             index = jnp.searchsorted(needy, wanted, method="scan_unrolled")
-            fresh = jax.vmap(lambda e: env.reset(jax.random.fold_in(key, e)))(index)
+            fresh = jax.vmap(lambda e: env.reset(jax.random.fold_in(key, num_envs + e)))(index)
             return done + batch, jax.tree.map(lambda a, b: b.at[index].set(a, mode="promise_in_bounds"), fresh, tree)
 
         return jax.lax.while_loop(lambda carry: carry[0] < needy[-1], some, (0, after))[1]

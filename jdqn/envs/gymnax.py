@@ -71,7 +71,7 @@ def make(name: str, **overrides) -> Env:
 
 
 class _OnFirstUse(importlib.abc.MetaPathFinder):
-    """Finds seaborn, as a module that is read when something of it is used."""
+    """Finds seaborn, as a module that is read when an attribute of it is touched."""
 
     def find_spec(self, fullname, path, target=None):
         found = importlib.machinery.PathFinder.find_spec(fullname, path, target) if fullname == "seaborn" else None

@@ -44,7 +44,8 @@ def _copy(rows: np.ndarray, target: np.ndarray | None) -> np.ndarray:
         np.copyto(target, rows)
         return target
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(np.copyto, np.array_split(target, THREADS), np.array_split(rows, THREADS)))
+        parts = (np.array_split(x.reshape(-1), THREADS) for x in (target, rows))
+        list(pool.map(np.copyto, *parts))
     return target
 
 
@@ -56,34 +57,35 @@ def _held(number: int, array: Any) -> list[Piece]:
     return [Piece(number, (x.index[0].start or 0) if x.index else 0, np.asarray(x.data)) for x in mine]
 
 
-def write(folder: Path, pieces: list[Piece], process: int) -> dict[str, str]:
-    """Write what this process holds, and be sure that it is on disk; files that are there are written over in place.
-
-    Returns the checksums that its large files have to have, by their names: of the memory, while the disk is busy.
+def write(folder: Path, pieces: list[Piece], process: int) -> None:
+    """Write what this process holds, and be sure that it is on disk.
 
     Raises:
         OSError: there is no room.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    small, checksums = {}, dict[str, str]()
-    for number, start, rows in pieces:
-        name = f"{number:04d}-{start}"
-        if rows.nbytes < LARGE:
-            small[name] = rows
+    small = {}
+    for piece in pieces:
+        if piece.rows.nbytes < LARGE:
+            small[_name(piece)] = piece.rows
             continue
-        path = folder / f"{name}.npy"
-        with concurrent.futures.ThreadPoolExecutor(1) as pool, path.open("r+b" if path.exists() else "wb") as file:
-            checksum = pool.submit(_checksum, rows)
-            np.save(file, rows)
-            file.truncate()
+        with (folder / f"{_name(piece)}.npy").open("wb") as file:
+            np.save(file, piece.rows)
             _sync(file)
-            checksums[path.name] = checksum.result()
     part = folder / f"small-{process}.part"
     with part.open("wb") as file:
         np.savez(file, allow_pickle=False, **small)
         _sync(file)
     part.replace(part.with_suffix(".npz"))  # which says that this process has written everything
-    return checksums
+
+
+def checksums(pieces: list[Piece]) -> dict[str, str]:
+    """The checksums that files of large pieces have to have, by their names; taken of the memory."""
+    return {f"{_name(piece)}.npy": _checksum(piece.rows) for piece in pieces if piece.rows.nbytes >= LARGE}
+
+
+def _name(piece: Piece) -> str:
+    return f"{piece.number:04d}-{piece.start}"
 
 
 def _checksum(rows: np.ndarray) -> str:
@@ -98,14 +100,6 @@ def _checksum(rows: np.ndarray) -> str:
 def written(folder: Path) -> int:
     """How many processes have written all that they hold."""
     return len(list(folder.glob("small-*.npz")))
-
-
-def empty(folder: Path, pieces: list[Piece]) -> None:
-    """Leave nothing in `folder` but files that writing these pieces will write over."""
-    large = {f"{number:04d}-{start}.npy" for number, start, rows in pieces if rows.nbytes >= LARGE}
-    for path in folder.iterdir():
-        if path.name not in large:
-            path.unlink()
 
 
 class Reader:

@@ -21,7 +21,6 @@ from . import arrays, manifest
 from .processes import agree, first, several, together
 
 ARRAYS = "arrays"  # folder in a checkpoint
-SPARE = "spare"  # folder of a checkpoint that is kept no more; the next one is written over it
 
 
 class Checkpoints:
@@ -30,7 +29,7 @@ class Checkpoints:
     def __init__(self, path: Path, keep: int = 2, warn: Callable[[str], None] = lambda message: None):
         """Look at the checkpoints in `path`, and keep the newest `keep` of them; `warn` tells of one that is lost."""
         self.path, self.keep, self.warn = path.absolute(), keep, warn
-        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._threads = concurrent.futures.ThreadPoolExecutor(2)  # one writes, the other looks at what is written
         self._job: concurrent.futures.Future | None = None
         self._copy: list[arrays.Piece] = []
         self._written: int | None = None
@@ -49,39 +48,24 @@ class Checkpoints:
         self._written, self._chosen = iteration, None
         self._copy = arrays.copy(jax.tree.leaves(to_words(state)), self._copy)
         content = {"iteration": iteration, "best": best, "host": host, "arrays": manifest.arrays(state)}
-        self._job = self._thread.submit(self._write, self.path / str(iteration), content)
+        checksums = self._threads.submit(arrays.checksums, self._copy)
+        self._job = self._threads.submit(self._write, self.path / str(iteration), content, checksums)
 
-    def _write(self, folder: Path, content: dict[str, Any]) -> None:
+    def _write(self, folder: Path, content: dict[str, Any], checksums: concurrent.futures.Future) -> None:
         try:
-            if not several():
-                self._begin_with_spare(folder)
-            checksums = arrays.write(folder / ARRAYS, self._copy, jax.process_index())
+            arrays.write(folder / ARRAYS, self._copy, jax.process_index())
             if not first():
                 return
             while arrays.written(folder / ARRAYS) < jax.process_count():
                 time.sleep(0.1)
-            manifest.write(folder, content, {f"{ARRAYS}/{name}": x for name, x in checksums.items()})
+            manifest.write(folder, content, {f"{ARRAYS}/{name}": x for name, x in checksums.result().items()})
         except OSError:  # make room at least for what is there
             shutil.rmtree(folder, ignore_errors=True)
             raise
         saved = self.saved()
         kept = saved[-self.keep :] + [k for k in saved if manifest.read(self.path / str(k)).get("best")][-1:]
         for iteration in set(saved) - set(kept):
-            self._drop(self.path / str(iteration))
-
-    def _drop(self, folder: Path) -> None:
-        """Keep a checkpoint no more. Its files may serve the next: new ones take twice as long to write."""
-        if several():
-            shutil.rmtree(folder, ignore_errors=True)
-            return
-        (folder / manifest.NAME).unlink()  # from here on it is unfinished
-        shutil.rmtree(self.path / SPARE, ignore_errors=True)
-        folder.rename(self.path / SPARE)
-
-    def _begin_with_spare(self, folder: Path) -> None:
-        if (self.path / SPARE / ARRAYS).is_dir() and not folder.exists():
-            arrays.empty(self.path / SPARE / ARRAYS, self._copy)
-            (self.path / SPARE).rename(folder)
+            shutil.rmtree(self.path / str(iteration), ignore_errors=True)
 
     def busy(self) -> bool:
         """The last checkpoint is still being written."""
@@ -110,9 +94,7 @@ class Checkpoints:
     def close(self) -> None:
         """Wait for what is being written, and write no more."""
         self.wait()
-        self._thread.shutdown()
-        if first():
-            shutil.rmtree(self.path / SPARE, ignore_errors=True)
+        self._threads.shutdown()
 
     def saved(self) -> list[int]:
         """Iterations of the checkpoints that were finished, whether or not they are still whole."""
