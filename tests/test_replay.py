@@ -66,7 +66,7 @@ def test_segments_are_what_was_stored(shape, seed):
 
 
 @pytest.mark.parametrize("kind", ["uniform", "prioritised"])
-@pytest.mark.parametrize("shape", [(1,), (31,), (32,), (5, 13), (10, 10, 4)])
+@pytest.mark.parametrize("shape", [(), (1,), (31,), (32,), (5, 13), (10, 10, 4)])
 def test_bits_come_back_as_they_were(kind, shape):
     """A replay that packs observations gives what one that does not would, from a word for every 32 of them."""
     slots, rollout_length, envs, length, rollouts = 6, 2, 3, 3, 11

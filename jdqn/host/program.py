@@ -146,15 +146,18 @@ class Run:
         checked = _checked if self.plan.debug else lambda function: function
         advance = jax.jit(checked(self.population.advance), donate_argnums=0)
         jobs = {  # in the order in which they are needed
-            "advance": advance.lower(state, hyper, sums, i, i).compile,
-            "init": lambda: self.init.lower(keys, hyper).compile(),
-            "examine": lambda: jax.jit(jax.vmap(non_finite)).lower(state, sums).compile(),
-            "evaluate": lambda: jax.jit(evaluate_all).lower(state.learner.params, keys).compile(),
+            "advance": lambda: advance.lower(state, hyper, sums, i, i),
+            "init": lambda: self.init.lower(keys, hyper),
+            "examine": lambda: jax.jit(jax.vmap(non_finite)).lower(state, sums),
+            "evaluate": lambda: jax.jit(evaluate_all).lower(state.learner.params, keys),
         }
         pool = concurrent.futures.ThreadPoolExecutor(2)
-        for name, job in jobs.items():
-            if name not in self.programs and (fresh or name != "init"):
-                self.programs[name] = pool.submit(job)
+        for name, lower in jobs.items():
+            if name in self.programs or (name == "init" and not fresh):
+                continue
+            # The longest is traced here, by itself, so that the others' tracing goes on beside its compilation.
+            compile_it = lower().compile if name == "advance" else lambda lower=lower: lower().compile()
+            self.programs[name] = pool.submit(compile_it)
         pool.shutdown(wait=False)
         for name in ("advance", "init") if fresh else ("advance",):
             self.programs[name].result()
