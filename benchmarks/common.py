@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jdqn import Hyper, Population, Trainer
+from jdqn.host.devices import processor
 from jdqn.host.memory import tree_bytes
 from jdqn.trainer import State
 
@@ -93,11 +94,7 @@ class Training:
 def machine() -> dict[str, str | int]:
     """What a table was measured on."""
     device = jax.devices()[0]
-    name = device.device_kind
-    if device.platform == "cpu":
-        source = Path("/proc/cpuinfo")
-        lines = source.read_text().splitlines() if source.exists() else []
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "cpu")
+    name = processor() if device.platform == "cpu" else device.device_kind
     return dict(machine=name, cores=os.cpu_count() or 1, jax=jax.__version__, python=platform.python_version())
 
 

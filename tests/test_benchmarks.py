@@ -81,10 +81,19 @@ def test_networks():
 def test_checkpoint(tmp_path):
     from benchmarks import checkpoint
 
-    records = checkpoint.main([*ONCE, "--where", str(tmp_path)])
+    records = checkpoint.main([*ONCE, "--runs", "0", "--where", str(tmp_path)])
     assert len(records) == 7
     assert all(record["seconds"] > 0 for record in records)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.nightly
+def test_checkpoints_in_a_run(tmp_path):
+    from benchmarks import checkpoint
+
+    record = checkpoint.main([*ONCE, "--runs", "1", "--where", str(tmp_path)])[-1]
+    assert record["with"] > 0 < record["without"]
+    assert record["bytes"] > 1000 * 52  # rows of Breakout
 
 
 def test_stepping():

@@ -20,8 +20,12 @@ from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, 
 
 import jdqn
 from jdqn.config import ConfigError
-from jdqn.host import arrays, manifest
+from jdqn.host import arrays, devices, manifest, session
 from jdqn.host.checkpoint import Checkpoints
+from jdqn.host.folder import RunFolder
+from jdqn.host.options import parse
+from jdqn.host.plan import Plan
+from jdqn.host.program import Run
 from jdqn.run import main
 
 # A few seconds of training with a checkpoint nearly always on its way, alone, as a population, and in shards.
@@ -427,6 +431,35 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, capsys):
     assert "has the setting new_setting, and this is jdqn" in capsys.readouterr().err
 
 
+def test_shards_find_their_devices_again(tmp_path, monkeypatch):
+    """On fewer cores than before too: sums over another number of devices could round otherwise."""
+    config, hyper = jdqn.preset("dqn", "CartPole-v1", total_steps=2000, warm_up_steps=1000)
+    folder, asked = RunFolder(tmp_path / "run"), []
+    folder.path.mkdir()
+    plan = Plan("CartPole-v1", {}, "dqn", (0,), 5, 3, 300.0, config, hyper, shards=4)
+    folder.write_json(folder.config, plan.to_json())
+    monkeypatch.setattr(devices, "cores", lambda: 1)
+    monkeypatch.setattr(devices, "split_cpu", lambda number, *rest: asked.append(number))
+    for words in ([], ["--devices", "2"]):
+        arguments = ["--resume", str(folder.path), *words]
+        session.resume(parse(arguments), arguments)
+    assert asked == [4, 2]
+
+
+def test_another_processor_may_round_otherwise(monkeypatch):
+    config, hyper = jdqn.preset("dqn", "CartPole-v1", total_steps=2000, warm_up_steps=1000)
+    plan = Plan("CartPole-v1", {}, "dqn", (0,), 5, 3, 300.0, config, hyper)
+    run = Run(plan, jdqn.envs.make("CartPole-v1"))
+    there = run.identity["device"]
+    assert run.elsewhere(there) == ""
+    assert "the same numbers" in run.elsewhere(there | {"count": 2})
+    monkeypatch.setenv("NPROC", "77")
+    assert f"({devices.kind()}) with numbers that may round otherwise" in run.elsewhere(there)
+    monkeypatch.undo()
+    monkeypatch.setattr(devices, "processor", lambda: "another")
+    assert "may round otherwise" in run.elsewhere(there)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["population", pytest.param("data", marks=pytest.mark.nightly)])
 def test_another_number_of_devices(kind, tmp_path, capsys):
@@ -444,7 +477,8 @@ def test_another_number_of_devices(kind, tmp_path, capsys):
     capsys.readouterr()
     assert main(["--resume", str(path), "--devices", "1"]) == 0
     said = capsys.readouterr().out
-    assert "written on 2 cpu device(s) (cpu), going on on 1 cpu device(s)" in said
+    here = devices.kind()
+    assert f"written on 2 cpu device(s) ({here}), going on on 1 cpu device(s) ({here})" in said
     if kind == "population":
         assert "with the same numbers" in said
         assert_same(path, reference)

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from ..config import Config
 from ..presets import ALGORITHMS, defaults
+from .devices import kind
 from .folder import RunFolder, text
 from .memory import human, tree_bytes
 from .program import Run
@@ -46,7 +47,7 @@ def describe(console: Console, runs: list[Run]) -> None:
         f"seed {plan.seeds[0]}"
     )
     console.print(
-        f"{run.devices} device(s) {device.platform} ({device.device_kind}), {run.parameters:,} parameters per agent, "
+        f"{run.devices} device(s) {device.platform} ({kind()}), {run.parameters:,} parameters per agent, "
         f"replay {run.replay_bytes:,} bytes ({human(run.replay_bytes)}), {human(run.agent_bytes)} per agent in all"
     )
 

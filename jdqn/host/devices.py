@@ -21,6 +21,28 @@ def cores() -> int:
         return found
 
 
+def processor() -> str:
+    """The name of the CPU, if the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "cpu")
+
+
+def kind() -> str:
+    """What has to be the same for the same program to round in the same way: the kind of device.
+
+    JAX calls all CPUs alike. What they compute depends on the instructions they have and on the number of threads that
+    share a product.
+    """
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    threads = os.environ.get("NPROC") or cores()
+    return f"{processor()}, {threads} thread{'' if str(threads) == '1' else 's'}"
+
+
 def number_wanted(text: str) -> int | None:
     """'all' -> None, '4' -> 4.
 

@@ -15,6 +15,7 @@ import xxhash
 from ..config import Config, ConfigError, Hyper
 from ..validation import validate_config
 from ..version import __version__
+from .devices import kind
 
 CHANGEABLE = ("reports", "episodes", "checkpoint_every", "keep", "keep_best", "non_finite", "debug")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "numpy")
@@ -111,7 +112,7 @@ class Plan:
         return content | {
             "versions": {"jdqn": __version__, "python": platform.python_version()}
             | {name: version(name) for name in LIBRARIES},
-            "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+            "device": {"platform": device.platform, "kind": kind(), "count": jax.device_count()},
         }
 
     @classmethod

@@ -22,6 +22,7 @@ from ..shards import AGENTS, DEVICES, WHOLE, Shards
 from ..trainer import Metrics, State
 from ..types import PyTree
 from .checkpoint import Checkpoints
+from .devices import kind
 from .health import Sick, begin_again
 from .memory import require, total_bytes, tree_bytes
 from .plan import Plan
@@ -87,7 +88,7 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint says of the run that wrote it."""
         device = jax.devices()[0]
-        where = {"platform": device.platform, "kind": device.device_kind, "count": self.devices}
+        where = {"platform": device.platform, "kind": kind(), "count": self.devices}
         return {"size": self.size, "plan": self.plan.fingerprint(), "device": where}
 
     def require_fits(self, iteration: int) -> None:
@@ -102,7 +103,7 @@ class Run:
         if here == wrote:
             return ""
         then, now = (f"{x['count']} {x['platform']} device(s) ({x['kind']})" for x in (wrote, here))
-        alike = here["platform"] == wrote["platform"] == "cpu" and self.plan.shards == 1
+        alike = here["platform"] == "cpu" and here["kind"] == wrote["kind"] and self.plan.shards == 1
         numbers = "the same numbers, for its agents are independent" if alike else "numbers that may round otherwise"
         return f"written on {then}, going on on {now} with {numbers}"
 

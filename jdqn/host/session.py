@@ -97,7 +97,10 @@ def resume(options: Options, arguments: list[str]) -> Session:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"--resume {folder.path}: {source} is not a run's ({error!r})") from error
     plans = [plan.changed(changed, options) for plan in plans]
-    devices.split_cpu(wanted, max(max(plan.agents, plan.shards) for plan in plans), convolve(plans))
+    agents, shards = (max(x) for x in zip(*((plan.agents, plan.shards) for plan in plans), strict=True))
+    # A device for each shard, on however few cores, sums gradients as the run did that was stopped.
+    number = shards if wanted is None and shards > 1 else wanted
+    devices.split_cpu(number, agents, convolve(plans))
     return Session(folder, plans, wanted, longer="total_steps" in changed)
 
 
