@@ -17,15 +17,18 @@ from .types import Array, Key
 
 
 class Scale(NamedTuple):
-    """Where equal steps are equally far apart: draw and perturb there."""
+    """Where equal steps are equally far apart: draw and perturb there.
 
-    to: Callable[[Any], Any]
-    back: Callable[[Any], Any]
+    Both functions take a number and whose functions to use, jax.numpy's or numpy's.
+    """
+
+    to: Callable[[Any, Any], Any]
+    back: Callable[[Any, Any], Any]
 
 
-LINEAR = Scale(lambda x: x, lambda x: x)
-LOGARITHMIC = Scale(jnp.log, jnp.exp)
-OF_THE_REST = Scale(lambda x: jnp.log1p(-x), lambda x: -jnp.expm1(x))  # 0.9, 0.99, 0.999 lie equally far apart
+LINEAR = Scale(lambda x, xp: x, lambda x, xp: x)
+LOGARITHMIC = Scale(lambda x, xp: xp.log(x), lambda x, xp: xp.exp(x))
+OF_THE_REST = Scale(lambda x, xp: xp.log1p(-x), lambda x, xp: -xp.expm1(x))  # 0.9, 0.99, 0.999: equally far apart
 SCALES: dict[str, Scale] = dict.fromkeys(
     (
         "learning_rate", "learning_rate_steps", "optimizer_epsilon", "max_gradient_norm", "target_update_rate",
@@ -127,10 +130,10 @@ def explore(
     fields: dict[str, Any] = {}
     for k, (name, (low, high)) in enumerate(ranges.items()):
         to, back = scale(name, low, high)
-        ends = jnp.sort(jnp.stack([to(jnp.float32(low)), to(jnp.float32(high))]))
+        ends = jnp.sort(jnp.stack([to(jnp.float32(low), jnp), to(jnp.float32(high), jnp)]))
         step = (ends[1] - ends[0]) / 10 if to is LINEAR.to else jnp.log(factor)
         sign = jax.random.rademacher(jax.random.fold_in(key, k), parents.shape, jnp.float32)
         value = getattr(hyper, name)
-        moved = back(jnp.clip(to(value) + sign * step, ends[0], ends[1]))
+        moved = back(jnp.clip(to(value, jnp) + sign * step, ends[0], ends[1]), jnp)
         fields[name] = jnp.where(copied, moved, value)
     return hyper._replace(**fields)

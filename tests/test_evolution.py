@@ -229,4 +229,6 @@ def test_scales():
         ("epsilon_end", 0.1, 0.3, 0.2),
     ]:
         to, back = evolution.scale(name, low, high)
-        np.testing.assert_allclose(back((to(jnp.float32(low)) + to(jnp.float32(high))) / 2), middle, rtol=1e-4)
+        for xp in (jnp, np):
+            found = back((to(xp.float32(low), xp) + to(xp.float32(high), xp)) / 2, xp)
+            np.testing.assert_allclose(found, middle, rtol=1e-4)

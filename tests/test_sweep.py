@@ -4,8 +4,11 @@ import csv
 import dataclasses
 import itertools
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.image
@@ -93,6 +96,23 @@ def test_a_random_sweep_draws_between_two_values():
     assert plans(words + " --seed 1") != parts
     three = {h.learning_rate for _, h, _ in agents(plans("--sweep random --learning-rate .1 .2 .3"))}
     assert three <= {0.1, 0.2, 0.3}  # three values are a choice
+
+
+@pytest.mark.parametrize(
+    "words", ["--sweep random --samples 9 --discount .8 .99", "--learning-rate 1e-4 1e-3 --seeds 2 --pbt-every 1000"]
+)
+def test_a_population_finds_a_device_for_each_core(words):
+    """Nothing starts JAX before its devices are chosen: of four cores, four."""
+    program = f"""
+import jax
+from jdqn.host import devices, options, session
+devices.cores = lambda: 4
+session.begin(options.parse({words.split()}), 0.0)
+print(jax.device_count())
+"""
+    variables = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=variables)
+    assert done.stdout == "4\n", done.stderr
 
 
 def test_two_draws_share_no_seed():
