@@ -6,7 +6,8 @@ A CPU is split into a device for each core. `population` shares 32 agents out an
 whose environments, replay and batch are divided, with an all-reduce of gradients at every update, beside the same agent
 in one piece. The work is CartPole with a 120-84 MLP, and MinAtar Breakout for an agent whose batch is worth dividing.
 `--hosts` measures `data` once more with a process for each device, over 127.0.0.1. `sent` are the bytes of gradients
-that each device sends per update in a ring.
+that each device would send per update in a ring, computed. A device of a CPU has one thread, so that two are two cores;
+the program leaves convolutions on one device as many threads as there are cores.
 """
 
 import argparse
@@ -79,12 +80,13 @@ def measure(work: str, way: str, number: int, repetitions: int, target: float, t
     )
 
 
-def as_hosts(number: int, repetitions: int, work: str) -> dict:
+def as_hosts(number: int, repetitions: int, target: float, work: str, tiny: bool) -> dict:
     """The record of `data` with one process for each of `number` devices."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "benchmarks.devices", "--repetitions", str(repetitions), "--work", work]
+    command = [sys.executable, "-m", "benchmarks.devices", "--repetitions", str(repetitions), "--seconds", str(target)]
+    command += ["--work", work, *(["--tiny"] if tiny else [])]
     children = [
         subprocess.Popen(
             [*command, "--host", address, str(number), str(k)], stdout=subprocess.PIPE, text=True, env=os.environ
@@ -105,7 +107,9 @@ def main(arguments: list[str] | None = None) -> list[dict]:
         address, hosts, index = options.host
         devices.split_cpu(1, 1, convolutions=False)
         meet(address, int(hosts), int(index))
-        print(json.dumps(measure(options.work, "data", jax.device_count(), options.repetitions, options.seconds)))
+        number = jax.device_count()
+        record = measure(options.work, "data", number, options.repetitions, options.seconds, options.tiny)
+        print(json.dumps(record))
         return []
     devices.split_cpu(None, devices.cores(), convolutions=False)
     numbers = [1 << k for k in range(jax.device_count().bit_length())]
@@ -118,7 +122,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
                     continue
                 records.append(measure(work, way, number, options.repetitions, options.seconds, options.tiny))
             if options.hosts and way == "data":
-                records.append(as_hosts(numbers[-1], options.repetitions, work))
+                records.append(as_hosts(numbers[-1], options.repetitions, options.seconds, work, options.tiny))
             for record in records[first:]:
                 record["times"] = record["steps_per_second"] / records[first]["steps_per_second"]
     tell("Devices", records, COLUMNS, options.out)

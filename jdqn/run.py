@@ -26,7 +26,7 @@ from .host.options import Options, parse
 from .host.processes import Agreed, agree, fetch, first, meet, several, together, wait_for_all
 from .host.program import Run
 from .host.results import finish, played
-from .host.session import Session, begin, resume, write_plans
+from .host.session import Session, begin, refuse_other_settings, resume, write_plans
 from .host.signals import Interrupted
 from .host.training import Training
 
@@ -99,7 +99,8 @@ def warn(sentence: str) -> None:
 def leave_the_others(error: Exception, folder: RunFolder) -> None:
     """End this process of several, at once: leaving politely would wait for a host that may be lost."""
     reason = (str(error).strip() or repr(error)).splitlines()[0]
-    if isinstance(error, jax.errors.JaxRuntimeError) and re.search(LOST, str(error), re.IGNORECASE):
+    # A RuntimeError of JAX's, or the ValueError that gathering numbers makes of one.
+    if isinstance(error, RuntimeError | ValueError) and re.search(LOST, str(error), re.IGNORECASE):
         what = f"this host is out of step, probably because another host was lost ({reason})"
     else:
         traceback.print_exception(error)
@@ -130,8 +131,10 @@ def prepare(console: Console, session: Session, options: Options, split: dict[st
         env = envs.make(session.plans[0].env, **session.plans[0].env_params)
         runs = [session.run(plan, env) for plan in session.plans]
     if fresh:  # what is resumed keeps its waves
-        session.plans = [part for run in runs for part in sweep.waves(run.plan, options.wave or run.most())]
+        session.plans = [part for run in runs for part in sweep.waves(run.plan, run.most(options.wave))]
         runs = [session.run(part, env) for part in session.plans]
+    with together():
+        refuse_other_settings(session.plans, options)
     split["build"] = time.perf_counter() - began
     describe(console, runs)
     for run in runs:
@@ -146,6 +149,8 @@ def prepare(console: Console, session: Session, options: Options, split: dict[st
             RunFolder.create(folder.path, options.overwrite)
         if first():
             write_plans(session)
+    if not first():  # where JAX itself ends this process, because the first host is lost, nothing can be said any more
+        print(f"if a host is lost, start all of them again with --resume {folder.path}", flush=True)
     return runs
 
 

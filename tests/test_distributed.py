@@ -4,6 +4,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
@@ -22,13 +23,13 @@ def _cache(tmp_path_factory):
         yield
 
 
-def two(arguments) -> list[subprocess.Popen]:
-    """Two hosts of one device each."""
+def two(arguments, more=()) -> list[subprocess.Popen]:
+    """Two hosts of one device each; the second one has `more` flags."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     meet = ["--distributed", "--coordinator", address, "--num-hosts", "2", "--devices", "1"]
-    return [subprocess_of([*arguments, *meet, "--host-index", str(k)]) for k in range(2)]
+    return [subprocess_of([*arguments, *meet, "--host-index", str(k), *(more if k else ())]) for k in range(2)]
 
 
 def finish(children) -> list[tuple[int, str, str]]:
@@ -76,7 +77,7 @@ def test_stopped_on_two_hosts_and_resumed_on_one(kind, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(("kind", "victim"), [("data", 1), ("population", 0)])
+@pytest.mark.parametrize(("kind", "victim"), [("data", 1), ("population", 1), ("population", 0)])
 def test_a_lost_host_is_an_error_and_no_hang(kind, victim, tmp_path):
     """The other one says so and ends; both start again from the last checkpoint."""
     path, long = tmp_path / "run", [*TINY["dqn"], *KINDS[kind], *LONG, STEPS[kind]]
@@ -90,7 +91,9 @@ def test_a_lost_host_is_an_error_and_no_hang(kind, victim, tmp_path):
     assert time.monotonic() - began < 90
     status, _, said = found[1 - victim]
     assert status != 0
-    assert re.search("another host was lost|JAX distributed service", said), said
+    # Without the first host JAX ends the others by itself, sometimes before they notice.
+    assert re.search("another host was lost" if victim else "another host was lost|JAX distributed service", said), said
+    assert f"--resume {path}" in found[1 - victim][1] + said
     for status, _, _ in finish(two(["--resume", path])):
         assert status == 0
     assert_same(path, alone(kind, tmp_path / "alone", [*LONG, STEPS[kind]]))
@@ -103,6 +106,31 @@ def test_hosts_that_cannot_meet():
     assert "--distributed could not join the other hosts (coordinator_address should be defined" in said
     assert "give --coordinator HOST:PORT, --num-hosts and --host-index" in said
     assert said.count("\n") == 1
+
+
+def test_a_host_that_waits_in_vain_says_so():
+    """And does not leave it to JAX, which ends the process with the trace of its stack."""
+    program = """
+from jdqn.host import processes
+processes.JOIN_SECONDS = 1
+processes.meet("127.0.0.1:9", 2, 1)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "error: --distributed waited 1 seconds for the other hosts at 127.0.0.1:9: start the same" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["--learning-rate", "0.5"], ["--seeds", "3"]])
+def test_hosts_with_other_flags_are_refused(words, tmp_path):
+    """They would train a mixture of both, or wait for arrays that never come."""
+    children = two([*TINY["q_learning"], "--out", tmp_path / "run"], words)
+    (first, _, said), (second, _, silent) = finish(children)
+    assert (first, second) == (2, 2)
+    assert "error: the hosts of this run have different flags" in said
+    assert silent == ""
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_one_host_refuses_all_refuse(tmp_path):

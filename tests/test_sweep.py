@@ -20,7 +20,7 @@ from test_resume import stop_at  # noqa: F401
 
 from jdqn import ConfigError, Hyper, envs, preset
 from jdqn.config import ticks_per_iteration, total_iterations, warm_up_iterations
-from jdqn.host import plots, statistics, sweep
+from jdqn.host import memory, plots, statistics, sweep
 from jdqn.host.console import show_ranking
 from jdqn.host.folder import RunFolder
 from jdqn.host.options import parse
@@ -382,7 +382,7 @@ def test_population_based_training_resumes_exactly(tmp_path, stop_at):  # noqa: 
     assert [r["mean"] for r in order] == sorted(scores, reverse=True)
     assert order[0]["setting"].keys() == {"agent", "final_learning_rate"}
     assert result(tmp_path / "run")["gymnasium"]["agents"] == [order[0]["setting"]["agent"]]
-    assert not list((tmp_path / "run").glob("sweep_*.png"))
+    assert [path.name for path in (tmp_path / "run").glob("sweep_*.png")] == ["sweep_final_learning_rate.png"]
     a, b = (
         [without(["seconds"], row) for row in rows(tmp_path / name)] for name in ("whole", "run")
     )  # fmt: skip
@@ -401,6 +401,50 @@ def test_parts_share_one_compiled_program():
     assert [run.size for run in runs] == [2, 2, 2]
     assert [run.plan.seeds for run in runs] == [(0, 1), (2, 3), (4,)]
     assert Hyper(*runs[0].plan.hyper) == plan.hyper
+
+
+def test_waves_of_fewer_agents_than_devices():
+    """What fits is trained, on fewer devices if need be; no wave holds copies that it was not asked for."""
+    (plan,) = plans("--seeds 5")
+    env = envs.make("CartPole-v1")
+    session = Session(RunFolder(Path("run")), [plan], 4)
+    run = session.run(plan, env)
+    assert (run.devices, run.size) == (4, 8)
+    assert [run.most(wave) for wave in (1, 2, 3, 4, 5, 7, 8, 9)] == [1, 2, 3, 4, 4, 4, 8, 8]
+    free = 2.5 * 3 * run.agent_bytes  # of two agents, their copies, and as much again
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "available_bytes", lambda: int(free))
+        assert run.most() == 2
+        session.plans = sweep.waves(plan, run.most())
+        parts = [session.run(part, env) for part in session.plans]
+        for part in parts:
+            part.require_memory()
+    assert [(part.devices, part.size, part.plan.agents) for part in parts] == [(2, 2, 2), (2, 2, 2), (2, 2, 1)]
+
+
+def test_a_figure_shows_every_agent_on_the_scale_of_the_search(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots.plt, "close", figures.append)
+    drawn = {
+        "learning_rate": ([1e-4, 1e-3, 1e-2], [1e-4, 1e-3, 1e-2], "log", "learning_rate"),
+        "final_discount": ([0.9, 0.99, 0.999], [0.1, 0.01, 0.001], "log", "1 - final_discount"),
+        "discount": ([0.9, 0.99, 1.0], [0.9, 0.99, 1.0], "linear", "discount"),
+        "epsilon_end": ([0.0, 0.001, 1.0], [0.0, 0.001, 1.0], "symlog", "epsilon_end"),
+        "hidden_sizes": ([(64, 64), (16,)], [0, 1], "linear", "hidden_sizes"),
+    }
+    for name, (values, places, scale, label) in drawn.items():
+        table = [{name: value, "return": float(k)} for k, value in enumerate(2 * values)]
+        plots.swept([*table, {name: values[0], "return": None}], name, tmp_path / "figure.png")
+        (axes,) = figures.pop().axes
+        dots = [(x, y) for line in axes.lines if line.get_alpha() for x, y in line.get_xydata()]
+        there = dict(zip(values, places, strict=True))
+        expected = sorted((there[row[name]], row["return"]) for row in table)
+        np.testing.assert_allclose(sorted(dots), expected, rtol=1e-9)
+        assert (axes.get_xscale(), axes.get_xlabel()) == (scale, label)
+        assert axes.xaxis_inverted() == label.startswith("1 - ")
+        (means,) = (line for line in axes.lines if not line.get_alpha())
+        assert means.get_linestyle() == ("None" if name == "hidden_sizes" else "-")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["64,64", "16"]
 
 
 @pytest.mark.slow

@@ -56,6 +56,13 @@ def _check_hosts(options: Any) -> None:
     given = [name for name in OF_SEVERAL_HOSTS if getattr(options, name) is not None]
     if given and not options.distributed:
         raise ConfigError(f"{flag(given[0])} belongs to a run on several hosts: add --distributed, or leave it out")
+    if options.coordinator is not None:
+        name, _, port = options.coordinator.rpartition(":")
+        if not (name and port.isdecimal() and 0 < int(port) < 2**16):
+            raise ConfigError(
+                f"--coordinator is the address HOST:PORT of the first host, like 10.0.0.1:1234, got "
+                f"{options.coordinator[:80]}"
+            )
     if options.num_hosts is not None and (options.host_index or 0) >= options.num_hosts:
         raise ConfigError(
             f"--host-index counts from 0, so of {options.num_hosts} hosts it is at most {options.num_hosts - 1}, got "

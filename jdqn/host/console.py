@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -86,16 +87,20 @@ def show_ranking(console: Console, ranking: list[dict], most: int = 20) -> None:
     names = list(ranking[0]["setting"])
     sick = any(found["non_finite"] for found in ranking)
     counts = ["agents", "non-finite"] if sick else ["agents"]
-    table = Table("", *names, *counts, "mean", "95 %", "interquartile mean", box=None, pad_edge=False)
-    console.width = max(console.width, 132)  # a pipe has no width to respect
+    several = any(found["agents"] > 1 for found in ranking)  # one agent has no interval, and is its own mean
+    means = ["mean", "95 %", "interquartile mean"] if several else ["return"]
+    table = Table("", *names, *counts, *means, box=None, pad_edge=False)
     for k, found in enumerate(ranking[:most], 1):
         values = [_short(value) for value in found["setting"].values()]
         agents = [str(found["agents"]), str(found["non_finite"])][: len(counts)]
-        means = [_number(found["mean"]), _interval(found["ci95"]), _number(found["interquartile_mean"])]
-        table.add_row(str(k), *values, *agents, *means)
+        scores = [_number(found["mean"]), _interval(found["ci95"]), _number(found["interquartile_mean"])]
+        table.add_row(str(k), *values, *agents, *scores[: len(means)])
+    # Rows longer than the screen are wrapped by a terminal, which is better than numbers cut off.
+    wide = Measurement.get(console, console.options.update(max_width=10_000), table)
+    console.width = max(console.width, wide.maximum)
     console.print(table)
     if len(ranking) > most:
-        console.print(f"and {len(ranking) - most} more in sweep.csv")
+        console.print(f"and {len(ranking) - most} more in result.json")
 
 
 def _short(value) -> str:

@@ -97,5 +97,8 @@ def choose(wanted: int | None, parts: int, divides: bool) -> int:
         if divides and parts % number:
             raise ConfigError(f"{parts} shards do not divide over {number} devices: start as many hosts as before")
         return number
+    if divides and wanted is not None and parts % wanted:
+        fit = ", ".join(str(n) for n in range(1, min(parts, there) + 1) if parts % n == 0)
+        raise ConfigError(f"--devices {wanted}: {parts} shards do not divide over them, choose one of {fit}")
     number = min(wanted or there, parts)
     return next(n for n in range(number, 0, -1) if parts % n == 0) if divides else number

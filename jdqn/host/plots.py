@@ -9,7 +9,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .folder import whole
+from ..evolution import OF_THE_REST, scale
+from .folder import text, whole
 from .statistics import interval
 
 
@@ -56,26 +57,38 @@ def _curve(axes, steps: np.ndarray, returns: np.ndarray, legend: bool) -> None:
 
 
 def swept(rows: list[dict], name: str, path: Path) -> None:
-    """Draw the return of every agent of a sweep against its value of `name`, with mean and 95 % interval per value."""
+    """Draw the return of every agent of a sweep against its value of `name`, with mean and 95 % interval per value.
+
+    Where settings that lie between 0.9 and 1 are searched by their distance from 1, they are drawn by it.
+    """
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     rows = [row for row in rows if row["return"] is not None]
     values = list(dict.fromkeys(row[name] for row in rows))
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     values = sorted(values) if numbers else values
-    places = values if numbers else list(range(len(values)))
+    of_the_rest = numbers and scale(name.removeprefix("final_"), values[0], values[-1]) is OF_THE_REST
+    places = [1 - x for x in values] if of_the_rest else values if numbers else list(range(len(values)))
     groups = [[row["return"] for row in rows if row[name] == value] for value in values]
     for place, group in zip(places, groups, strict=True):
         axes.plot([place] * len(group), group, "o", color="tab:blue", alpha=0.35, markersize=4)
     if len(values) < len(rows):  # several agents a value
         none = [np.nan, np.nan]  # one agent has no interval
         low, high = np.transpose([interval(group, resamples=1000) if len(group) > 1 else none for group in groups])
-        axes.fill_between(places, low, high, color="tab:blue", alpha=0.2, linewidth=0)
-        axes.plot(places, [np.mean(group) for group in groups], color="tab:blue", linewidth=2, marker="s")
+        means = [np.mean(group) for group in groups]
+        if numbers:
+            axes.fill_between(places, low, high, color="tab:blue", alpha=0.2, linewidth=0)
+        else:  # there is nothing between them
+            axes.vlines(places, low, high, color="tab:blue", alpha=0.3, linewidth=6)
+        axes.plot(places, means, color="tab:blue", linewidth=2, marker="s", linestyle="-" if numbers else "none")
     if not numbers:
-        axes.set_xticks(places, [str(value) for value in values])
-    elif min(values) > 0 and max(values) > 5 * min(values):
-        axes.set_xscale("log")
-    axes.set_xlabel(name)
+        axes.set_xticks(places, [text(value) for value in values])
+    elif len(values) > 1:
+        above = [x for x in places if x > 0]
+        if min(places) >= 0 and max(places) > 5 * min(above):
+            axes.set_xscale("log") if len(above) == len(places) else axes.set_xscale("symlog", linthresh=min(above))
+        if of_the_rest:
+            axes.invert_xaxis()
+    axes.set_xlabel(f"1 - {name}" if of_the_rest else name)
     axes.set_ylabel("greedy return, an agent a dot")
     axes.grid(alpha=0.3)
     with whole(path) as part:

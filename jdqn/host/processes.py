@@ -4,6 +4,9 @@ With one process every function here does the obvious.
 """
 
 import contextlib
+import os
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +19,7 @@ from ..keys import from_words, to_words
 from ..types import PyTree
 
 LOST_SECONDS = 30  # without a sign of life, a host counts as lost
+JOIN_SECONDS = 300  # that all hosts have to start
 SENTENCE = 1000  # bytes of a refusal that are passed on
 
 
@@ -24,19 +28,40 @@ def meet(coordinator: str | None, hosts: int | None, index: int | None) -> None:
 
     What is None is found by JAX, which knows SLURM, Open MPI, Kubernetes and cloud TPUs.
 
+    Where the others do not come within JOIN_SECONDS, this process says so and ends, with status 2.
+
     Raises:
         ConfigError: it cannot be found, or the others cannot be reached.
     """
+    # JAX would end the process after a minute more, with the trace of its stack.
+    late = threading.Timer(JOIN_SECONDS, _give_up, [coordinator])
+    late.daemon = True
+    late.start()
+    here = coordinator is not None and coordinator.rpartition(":")[0] in ("127.0.0.1", "localhost")
     try:
         jax.distributed.initialize(
-            coordinator, hosts, index, heartbeat_timeout_seconds=LOST_SECONDS, shutdown_timeout_seconds=LOST_SECONDS
-        )
+            coordinator, hosts, index, initialization_timeout=JOIN_SECONDS + 60,
+            coordinator_bind_address=coordinator if here else None,  # not on every network that this machine is in
+            heartbeat_timeout_seconds=LOST_SECONDS, shutdown_timeout_seconds=LOST_SECONDS,
+        )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"--distributed could not join the other hosts ({reason}): outside SLURM, Open MPI and Kubernetes give "
             "--coordinator HOST:PORT, --num-hosts and --host-index"
         ) from error
+    finally:
+        late.cancel()
+
+
+def _give_up(coordinator: str | None) -> None:
+    where = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "the address that was found")
+    sys.stderr.write(
+        f"error: --distributed waited {JOIN_SECONDS} seconds for the other hosts at {where}: start the same command on "
+        "all of them, and see that each reaches that address\n"
+    )
+    sys.stderr.flush()
+    os._exit(2)
 
 
 def several() -> bool:

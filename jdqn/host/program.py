@@ -26,7 +26,7 @@ from .devices import kind
 from .health import Sick, begin_again
 from .memory import require, total_bytes, tree_bytes
 from .plan import Plan
-from .processes import fetch, place
+from .processes import fetch, place, several
 from .progress import Progress
 
 
@@ -67,12 +67,16 @@ class Run:
         other.plan, other.compile_seconds = plan, 0.0
         return other
 
-    def most(self) -> int:
-        """Agents of this kind that fit into memory together, a multiple of the devices; at least one each."""
+    def most(self, wave: int = 0) -> int:
+        """Agents of this kind that are in memory together: `wave`, or as many as fit; at least one.
+
+        A multiple of the devices, which would train copies else, or less than one each.
+        """
         if self.plan.shards > 1:
             return self.plan.agents
-        fit = total_bytes(self.devices) // ((holds() + 1) * self.agent_bytes)  # and as much again to compute with
-        return max(fit // self.devices, 1) * self.devices
+        # Beside the state and its copy there has to be as much again to compute with.
+        fit = wave or max(1, total_bytes(self.devices) // ((holds() + 1) * self.agent_bytes))
+        return fit // self.devices * self.devices or (self.devices if several() else fit)
 
     def _inputs(self) -> tuple[jax.Array, Hyper]:
         """Keys and Hyper of all agents; the shards of one agent have the same."""

@@ -69,7 +69,8 @@ def finish(console: Console, session: Session, results: list[dict[str, Any]], sp
         folder.write_rows(folder.sweep, table)
         more["ranking"] = sweep.ranking(table, sweep.compared(plans))
         chosen = sweep.agents_of(table, more["ranking"][0]["setting"])
-        for name in names if plans[0].evolution is None else ():  # agents did not keep what they began with
+        evolution = plans[0].evolution  # whose agents did not keep what they began with
+        for name in map(sweep.final, evolution.ranges) if evolution else names:
             plots.swept(table, name, folder.path / f"sweep_{name}.png")
         show_ranking(console, more["ranking"])
     result = (results[0] if len(results) == 1 else sweep.joined(results, chosen)) | more

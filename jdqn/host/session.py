@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import xxhash
 
 from ..config import ConfigError
 from ..envs import Env
@@ -15,6 +16,7 @@ from .checks import flag
 from .folder import RunFolder
 from .options import Options
 from .plan import CHANGEABLE, Plan
+from .processes import Agreed, agree
 from .program import Run
 from .wanted import plans_of
 
@@ -51,6 +53,23 @@ class Session:
         return RunFolder(self.folder.path / f"part-{part:03d}") if len(self.plans) > 1 else self.folder
 
 
+def refuse_other_settings(plans: list[Plan], options: Options) -> None:
+    """Refuse hosts that were started with different flags, or have other libraries.
+
+    Raises:
+        Agreed: on every host.
+    """
+    told = [{name: value for name, value in plan.to_json().items() if name != "device"} for plan in plans]
+    content = json.dumps([told, options.resume is None, options.wave])
+    digest = xxhash.xxh64_intdigest(content.encode()) >> 12  # 52 bits: a float has them all
+    most, opposite = agree(digest, -digest)
+    if most != -opposite:
+        raise Agreed(
+            "the hosts of this run have different flags, or versions of jdqn or its libraries: give all of them the "
+            "same (--host-index apart)"
+        )
+
+
 def convolve(plans: list[Plan]) -> bool:
     return any(devices.convolves(plan.env, plan.config.network) for plan in plans)
 
@@ -64,6 +83,9 @@ def begin(options: Options, now: float) -> Session:
     if data:
         if len(plans) > 1 or plans[0].agents > 1:
             raise ConfigError("--parallel data trains one agent: leave --seeds at 1 and give every setting one value")
+        for name in ("wave", "at_once"):
+            if getattr(options, name):
+                raise ConfigError(f"{flag(name)} is for several agents, and --parallel data trains one: leave it out")
         shards = devices.choose(wanted, jax.device_count(), divides=False)
         plans = [dataclasses.replace(plans[0], shards=shards)]
     name = f"{options.env}-{options.algo}-s{options.seed}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"

@@ -34,8 +34,8 @@ def random(values: dict[str, tuple], samples: int, seed: int) -> list[Setting]:
             continue
         low, high = sorted(listed)
         to, back = scale(name, low, high)
-        ends = sorted((to(low, np), to(high, np)))  # NumPy's: JAX's devices are still to be chosen
-        drawn[name] = back(rng.uniform(*ends, samples), np).clip(low, high).tolist()
+        first, last = sorted((to(low, np), to(high, np)))  # NumPy's: JAX's devices are still to be chosen
+        drawn[name] = back(rng.uniform(first, last, samples), np).clip(low, high).tolist()
     return [{name: drawn[name][k] for name in values} for k in range(samples)]
 
 
