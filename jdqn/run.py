@@ -1,5 +1,6 @@
 """The main program: python -m jdqn.run --env CartPole-v1 [--algo dqn] [any setting]. See --help."""
 
+import contextlib
 import errno
 import gc
 import json
@@ -17,9 +18,9 @@ from rich.console import Console
 
 from . import envs
 from .config import ConfigError
-from .host import devices, sweep
+from .host import devices, manifest, sweep
 from .host.checkpoint import Checkpoints
-from .host.console import ProgressBar, describe, list_algorithms
+from .host.console import ProgressBar, Screen, describe, list_algorithms
 from .host.folder import RunFolder
 from .host.health import Sick
 from .host.options import Options, parse
@@ -36,7 +37,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def main(arguments: list[str]) -> int:
     """Run the program; the exit status is 0, 2 for settings that cannot work, 128 + n after signal n, 1 otherwise."""
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Screen()
     split = {"import": time.time() - psutil.Process().create_time()}
     try:
         options = parse(arguments)
@@ -63,7 +64,9 @@ def main(arguments: list[str]) -> int:
             if several():
                 leave_the_others(error, session.folder)
             if isinstance(error, OSError) and error.errno in NO_ROOM:
-                tell(f"{error.filename or 'a file'} could not be written ({error.strerror}): make room and {again}")
+                there = any(session.folder.path.rglob(manifest.NAME))
+                then = again if there else "start it again"
+                tell(f"{error.filename or 'a file'} could not be written ({error.strerror}): make room and {then}")
                 return 1
             raise
         return 0
@@ -75,7 +78,8 @@ def main(arguments: list[str]) -> int:
         console.print(f"stopped {where}: {again}")
         return 128 + stop.signum
     except Sick as error:
-        tell(f"{error}; the last checkpoint is from before")
+        there = any(session.folder.path.rglob(manifest.NAME))
+        tell(f"{error}; {'the last checkpoint is from before' if there else 'there is no checkpoint from before'}")
         return 1
     except ConfigError as error:
         if first() or not isinstance(error, Agreed):
@@ -87,7 +91,7 @@ def main(arguments: list[str]) -> int:
 
 def tell(sentence: str, kind: str = "error") -> None:
     """Say to stderr what is wrong."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"{kind}: {sentence}", markup=False)
+    Screen(stderr=True).print(f"{kind}: {sentence}")
 
 
 def warn(sentence: str) -> None:
@@ -111,8 +115,9 @@ def leave_the_others(error: Exception, folder: RunFolder) -> None:
 
 def leave(status: int) -> None:
     """End this process now: neither a checkpoint that is being written nor another host is waited for."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(status)
 
 
@@ -150,7 +155,7 @@ def prepare(console: Console, session: Session, options: Options, split: dict[st
         if first():
             write_plans(session)
     if not first():  # where JAX itself ends this process, because the first host is lost, nothing can be said any more
-        print(f"if a host is lost, start all of them again with --resume {folder.path}", flush=True)
+        Screen().print(f"if a host is lost, start all of them again with --resume {folder.path}")
     return runs
 
 
@@ -185,11 +190,10 @@ def train_part(
     try:
         resume = resume and (alone or agree(len(checkpoints.saved())) != [0])
         if resume:
-            newest, wrote = checkpoints.newest(), checkpoints.host()["run"]
+            checkpoints.newest()  # which all look for together
             with together():
-                run.require_fits(newest)
-                run.plan.require_same(wrote["plan"], folder.checkpoint / str(newest))
-            if told := run.elsewhere(wrote["device"]):
+                wrote = run.require_resumable(checkpoints, folder)
+            if told := run.elsewhere(wrote):
                 console.print(told)
         checkpoints.tidy()
         wait_for_all("nothing half-written is left")
@@ -209,6 +213,10 @@ def train_part(
 if __name__ == "__main__":
     gc.set_threshold(100_000)  # modules and traces stay: to look through them for garbage is a tenth of starting
     status = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try again, and end with a status of its own
+        leave(status)
     if status == 130:
         leave(status)
     sys.exit(status)

@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -295,6 +296,24 @@ def test_a_full_disk_is_waited_for(tmp_path):
     status, said = finish(child, said)
     assert status == 0, said
     assert_same(path, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("log", ["/dev/full", "pipe"])
+def test_a_log_that_cannot_be_written_ends_nothing(log, tmp_path):
+    """It may lie on the full disk too, or its reader may be gone."""
+    command = [sys.executable, "-m", "jdqn.run", *TINY["q_learning"], "--out", str(tmp_path / "run")]
+    if log == "pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open(log, os.O_WRONLY)
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=writer, timeout=200)
+    finally:
+        os.close(writer)
+    assert done.returncode == 0
+    assert (tmp_path / "run" / "result.json").exists()
 
 
 @pytest.mark.nightly

@@ -12,7 +12,7 @@ import pytest
 from programs import SECONDS, TINY, compiled_once, result, rows, without
 
 from jdqn import ALGORITHMS, envs
-from jdqn.host import training
+from jdqn.host import manifest, training
 from jdqn.host.checkpoint import Checkpoints
 from jdqn.host.plan import Plan
 from jdqn.host.program import Run
@@ -126,6 +126,89 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(case, uninterrupted, stop_at, tm
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_last_checkpoint_is_taken(signum, uninterrupted, monkeypatch, tmp_path):
+    """Of several parts the next one would be trained instead; all that is left here is to evaluate."""
+    path, save, signals = tmp_path / "run", Checkpoints.save, [signum]
+
+    def signalled(checkpoints, iteration, *rest):
+        save(checkpoints, iteration, *rest)
+        if iteration == 2000 and signals:
+            signal.raise_signal(signals.pop())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", signalled)
+        assert main([*TINY["q_learning"], "--out", str(path)]) == 128 + signum
+    assert not (path / "result.json").exists()
+    assert main(["--resume", str(path)]) == 0
+    assert without(SECONDS, result(path)) == without(SECONDS, result(uninterrupted("q_learning")))
+
+
+DAMAGES = {
+    "no run": lambda content: content["host"].pop("run"),
+    "no device": lambda content: content["host"]["run"].pop("device"),
+    "more progress": lambda content: content["host"]["progress"].update(more=1),
+    "less progress": lambda content: content["host"]["progress"].pop("reports"),
+    "other arrays": lambda content: content["arrays"].update(something="float32[3]"),
+}
+
+
+@pytest.fixture
+def stopped(stop_at, tmp_path):
+    path = tmp_path / "run"
+    assert stop_at(1200, signal.SIGTERM, [*TINY["q_learning"], "--out", path]) == 128 + signal.SIGTERM
+    return path
+
+
+def never(*arguments):
+    raise AssertionError("it compiles, or trains")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_checkpoint_of_another_version_is_refused_before_compiling(damage, stopped, monkeypatch, capsys):
+    folder = max((stopped / "checkpoint").iterdir(), key=lambda x: int(x.name))
+    content = manifest.read(folder)
+    DAMAGES[damage](content)
+    shutil.rmtree(stopped / "checkpoint")
+    folder.mkdir(parents=True)
+    content["files"] = {}
+    checksum = manifest._of_content(content)
+    (folder / manifest.NAME).write_text(json.dumps({"checksum": checksum, "content": content}))
+    monkeypatch.setattr(Run, "compile", never)
+    capsys.readouterr()
+    assert main(["--resume", str(stopped)]) == 2
+    said = capsys.readouterr().err
+    assert "was written by jdqn" in said
+    assert "go on with the version that wrote it" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "holds 0 of the"), (b"\xff\xfe", "holds 1 of the"), ("folder", "cannot be read (Is a directory)"),
+        ((1, b"agent"), "line 1"), ((2, b"0x"), "line 2"), ((2, b"1,2"), "line 2"), ((2, b"\xff"), "line 2"),
+    ],
+)  # fmt: skip
+def test_metrics_that_are_damaged_are_refused_before_compiling(content, reason, stopped, monkeypatch, capsys):
+    path = stopped / "metrics.csv"
+    lines = path.read_bytes().split(b"\n")
+    path.unlink()
+    if content == "folder":
+        path.mkdir()
+    elif isinstance(content, tuple):
+        number, cell = content
+        lines[number - 1] = cell + lines[number - 1][1:]
+        path.write_bytes(b"\n".join(lines))
+    elif content:
+        path.write_bytes(content)
+    monkeypatch.setattr(Run, "compile", never)
+    capsys.readouterr()
+    assert main(["--resume", str(stopped)]) == 2
+    said = capsys.readouterr().err
+    assert reason in said
+    assert "resumed" in said
+
+
 def test_rows_after_the_checkpoint_are_written_again(uninterrupted, stop_at, tmp_path, capsys):
     """As after a crash: more rows than the checkpoint counts, and half a row. Fewer rows are refused."""
     path = tmp_path / "run"

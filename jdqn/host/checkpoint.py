@@ -131,6 +131,19 @@ class Checkpoints:
         """
         return self._choose()[1]["host"]
 
+    def version(self) -> str:
+        """Which version wrote the newest checkpoint that is whole."""
+        return self._choose()[1]["jdqn"]
+
+    def require_arrays(self, like: PyTree) -> None:
+        """Refuse the newest checkpoint if it holds other arrays.
+
+        Raises:
+            ConfigError: naming the first one, and the versions.
+        """
+        iteration, content = self._choose()
+        manifest.require_arrays(content, like, self.path / str(iteration))
+
     def _choose(self) -> tuple[int, dict[str, Any]]:
         """(iteration, content of its manifest) of the newest one that is whole; one host reads every byte."""
         if self._chosen is None:
@@ -166,8 +179,8 @@ class Checkpoints:
         Raises:
             ConfigError: there is none, or it holds other arrays.
         """
-        iteration, content = self._choose()
-        manifest.require_arrays(content, like, self.path / str(iteration))
+        self.require_arrays(like)
+        iteration, _ = self._choose()
         words, reader = jax.eval_shape(to_words, like), arrays.Reader(self.path / str(iteration) / ARRAYS)
         leaves = [reader.read(number, x, sharding) for number, x in enumerate(jax.tree.leaves(words))]
         return from_words(jax.tree.unflatten(jax.tree.structure(words), leaves), like)

@@ -1,5 +1,8 @@
 """What a person sees of a run: a few lines, and a bar on a terminal."""
 
+import contextlib
+from typing import Any
+
 import jax
 import numpy as np
 from rich.console import Console
@@ -13,6 +16,22 @@ from .devices import kind
 from .folder import RunFolder, text
 from .memory import human, tree_bytes
 from .program import Run
+
+
+class Screen(Console):
+    """Prints lines as they are. Where they cannot be written (a log on a full disk, a pipe whose reader is gone) they
+    are lost, and whoever prints goes on.
+    """
+
+    def __init__(self, stderr: bool = False):
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().print(*objects, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Not the end of the program, which it is to rich."""
 
 
 def list_algorithms(console: Console) -> None:

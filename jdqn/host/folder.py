@@ -131,6 +131,34 @@ def write_whole(path: Path, content: str) -> None:
         part.write_text(content, newline="")
 
 
+def require_rows(path: Path, columns: Sequence[str], rows: int) -> list[bytes]:
+    """The first line and so many rows of a CSV file of numbers; what follows them is not looked at.
+
+    Raises:
+        ConfigError: they are not there, or are something else.
+    """
+    try:
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}), and the run cannot be resumed without") from error
+    if len(lines) < 1 + rows:
+        raise ConfigError(
+            f"{path} holds {len(lines)} of the {1 + rows} lines that the checkpoint counts: it cannot be resumed"
+        )
+    for number, line in enumerate(lines[: 1 + rows], 1):
+        try:
+            cells = line.decode().rstrip("\n").split(",")
+            if number == 1 and tuple(cells) != tuple(columns):
+                raise ValueError(f"the columns are not {', '.join(columns)}")
+            if len(cells) != len(columns):
+                raise ValueError(f"there are {len(cells)} of {len(columns)} cells")
+            if number > 1:
+                [float(cell or "nan") for cell in cells]
+        except ValueError as error:
+            raise ConfigError(f"{path} is damaged in line {number}, and the run cannot be resumed: {error}") from error
+    return lines[: 1 + rows]
+
+
 class Table:
     """A CSV file that grows by one row per agent. Of equal runs, only the column `seconds` differs.
 
@@ -145,10 +173,9 @@ class Table:
         write: bool = True,
         warn: Callable[[str], None] = lambda message: None,
     ):
-        """Open after `rows` rows; whatever follows them is cut off. Where it may not `write`, it does nothing.
+        """Open after `rows` rows, which `require_rows` looks at; whatever follows them is cut off.
 
-        Raises:
-            ConfigError: fewer rows are there.
+        Where it may not `write`, it does nothing.
         """
         self.path, self.columns, self.warn = path, columns, warn
         self._waiting = b""
@@ -156,16 +183,10 @@ class Table:
         self._file = None
         if not (write and first()):
             return
-        lines = [(",".join(columns) + "\n").encode()]
-        if rows:
-            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        if len(lines) < 1 + rows:
-            raise ConfigError(
-                f"{path} holds {len(lines)} of the {1 + rows} lines that the checkpoint counts: it cannot be resumed"
-            )
+        lines = require_rows(path, columns, rows) if rows else [(",".join(columns) + "\n").encode()]
         # Cut in place: a full disk may have no room for a copy.
         self._file = path.open("r+b" if rows else "wb", buffering=0)
-        self._file.truncate(sum(map(len, lines[: 1 + rows])) if rows else 0)
+        self._file.truncate(sum(map(len, lines)) if rows else 0)
         self._file.seek(0, os.SEEK_END)
         self._write(b"" if rows else lines[0])
 
@@ -186,18 +207,24 @@ class Table:
             while self._waiting:
                 self._waiting = self._waiting[self._file.write(self._waiting) :]
         except OSError as error:
-            if self._error is None:
-                self.warn(f"{self.path} could not be written, and its rows wait for room ({error.strerror})")
-            self._error = OSError(error.errno, error.strerror, str(self.path))
+            self._lacks(error)
         else:
             self._error = None
+
+    def _lacks(self, error: OSError) -> None:
+        if self._error is None:
+            self.warn(f"{self.path} could not be written, and its rows wait for room ({error.strerror})")
+        self._error = OSError(error.errno, error.strerror, str(self.path))
 
     def sync(self) -> bool:
         """Be sure that every row is on disk, before a checkpoint counts it; False if one still waits for room."""
         if self._file is None:
             return True
         self._write(b"")
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:  # some systems find out only now that there is no room
+            self._lacks(error)
         return self._error is None
 
     def close(self) -> None:

@@ -22,6 +22,11 @@ from .progress import Progress
 OF_GENERATIONS = 2**31 - 2  # folded into a seed's key, from which agents and their evaluation take other numbers
 
 
+def lineage_columns(plan: Plan) -> tuple[str, ...]:
+    ranges = plan.evolution.ranges if plan.evolution else ()
+    return ("generation", "env_steps", "agent", "parent", "score", *ranges)
+
+
 class Generations:
     """The generations of a plan, if it has any. The agents beyond those of the plan, up to `size`, stay as they are.
 
@@ -38,9 +43,8 @@ class Generations:
         warn: Callable[[str], None] = lambda message: None,
     ):
         self.plan, self.size = plan, size
-        ranges = plan.evolution.ranges if plan.evolution else ()
-        columns = ("generation", "env_steps", "agent", "parent", "score", *ranges)
-        self.lineage = Table(folder.lineage, columns, progress.generations * plan.agents, bool(ranges), warn)
+        rows = progress.generations * plan.agents
+        self.lineage = Table(folder.lineage, lineage_columns(plan), rows, plan.evolution is not None, warn)
         place = None if mesh is None else sharded(mesh)
         self._inherit = jax.jit(self._inherit_on(mesh), donate_argnums=0, out_shardings=place)
         self._explore = jax.jit(self._explore_from, out_shardings=place)

@@ -21,12 +21,15 @@ from ..parallel import device_mesh, each, on_devices, over_agents, over_devices,
 from ..shards import AGENTS, DEVICES, WHOLE, Shards
 from ..trainer import Metrics, State
 from ..types import PyTree
+from ..version import __version__
 from .checkpoint import Checkpoints
 from .devices import kind
+from .folder import METRICS, RunFolder, require_rows
+from .generations import lineage_columns
 from .health import Sick, begin_again
 from .memory import require, total_bytes, tree_bytes
 from .plan import Plan
-from .processes import fetch, place, several
+from .processes import fetch, first, place, several
 from .progress import Progress
 
 
@@ -95,11 +98,40 @@ class Run:
         where = {"platform": device.platform, "kind": kind(), "count": self.devices}
         return {"size": self.size, "plan": self.plan.fingerprint(), "device": where}
 
-    def require_fits(self, iteration: int) -> None:
-        """Refuse to go on from where there is nothing left to train."""
+    def require_resumable(self, checkpoints: Checkpoints, folder: RunFolder) -> dict[str, Any]:
+        """What the newest checkpoint says of the devices that wrote it.
+
+        Raises:
+            ConfigError: another version or another run wrote it, what it counts is not in `folder`, or there is nothing
+                left to train.
+        """
+        iteration, plan = checkpoints.newest(), self.plan
+        path = folder.checkpoint / str(iteration)
+        try:
+            host = checkpoints.host()
+            wrote, progress = host["run"], Progress.from_json(host["progress"])
+            size, saved, device = wrote["size"], wrote["plan"], wrote["device"]
+            device["platform"], device["kind"], device["count"]
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path} was written by jdqn {checkpoints.version()}, and this is jdqn {__version__}, whose "
+                f"checkpoints hold other things ({error!r}): go on with the version that wrote it"
+            ) from error
         if iteration > self.total:
             steps = iteration * self.trainer.ticks
             raise ConfigError(f"the run has been trained for {steps:,} steps: raise --total-steps above that")
+        plan.require_same(saved, path)
+        checkpoints.require_arrays(self._saved_as(size))
+        if first():
+            require_rows(folder.metrics, METRICS, progress.reports * plan.agents)
+            if plan.evolution:
+                require_rows(folder.lineage, lineage_columns(plan), progress.generations * plan.agents)
+        return device
+
+    def _saved_as(self, size: int) -> PyTree:
+        """Shapes of what a run of `size` agents, copies included, keeps in a checkpoint."""
+        kept = (*self.shapes, self._inputs()[1])
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), kept)
 
     def elsewhere(self, wrote: dict[str, Any]) -> str:
         """What is to be said of going on with what other devices wrote; nothing if they are the same."""
@@ -204,9 +236,7 @@ class Run:
         """Agents as they were saved, also by a run on other devices."""
         host = checkpoints.host()
         size, agents = host["run"]["size"], np.arange(self.size) % self.plan.agents
-        like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), (*self.shapes, self._inputs()[1])
-        )
+        like = self._saved_as(size)
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         if size == self.size:
             state, sums, hyper = checkpoints.restore(like, device if self.mesh is None else sharded(self.mesh))

@@ -103,6 +103,7 @@ class Training:
         saved = checkpoints.wait()
         for table in self.tables:
             table.close()
+        (stopped,) = agree(stopped or signals.received or 0)  # also one that came while that was written
         if stopped:
             raise Interrupted(int(stopped), saved)
         return state, progress
