@@ -276,6 +276,17 @@ def test_the_committed_report_is_that_of_the_results(tmp_path):
     assert (ROOT / "docs" / "benchmarks.md").read_text() == text
 
 
+@pytest.mark.nightly
+def test_accelerator():
+    """Every work runs, a tiny bit of it."""
+    from benchmarks import accelerator
+
+    found = accelerator.main(["--tiny", "--repetitions", "1"])
+    assert [record["work"] for record in found] == ["breakout", "breakout-heavy", "cartpole"]
+    assert all(record["seconds"] > 0 for record in found)
+    assert [record["updates"] for record in found] == [256, 1000, 100]
+
+
 def test_memory():
     """A process is looked at until it is stopped; one that ends by itself is not a measurement."""
     from benchmarks import memory
