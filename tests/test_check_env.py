@@ -365,3 +365,31 @@ def test_the_environments_of_gymnax_pass(name):
     report = jdqn.check_env(env, deterministic_reset=name in ALIKE)
     assert (report.episodes > 0) == (name != "Freeway-MinAtar")  # whose limit is 2,500 steps
     assert bool(report.remarks) == (name in ("Freeway-MinAtar", "SimpleBandit-bsuite"))
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (dict(num_envs=0), "check_env's num_envs must be a whole number of at least 1, got 0"),
+        (dict(num_envs=2.0), "check_env's num_envs must be"),
+        (dict(ticks=-1), "check_env's ticks must be"),
+        (dict(key=0), r"check_env's key must be a random key like jax.random.key\(0\), got 0"),
+        (dict(key=jnp.zeros(2)), "check_env's key must be a random key"),
+    ],
+)
+def test_what_is_asked_of_check_env_itself(given, sentence):
+    with pytest.raises(ConfigError, match=f"^{sentence}"):
+        jdqn.check_env(river(), **given)
+
+
+def test_an_error_in_a_callback_is_the_one_that_is_told():
+    def divide(x):
+        raise ZeroDivisionError("nothing to divide by")
+
+    def reset(key):
+        state, obs = sound_reset(key)
+        shown = jax.ShapeDtypeStruct(obs.shape, obs.dtype)
+        return state, jax.pure_callback(divide, shown, obs, vmap_method="sequential")
+
+    with pytest.raises(ConfigError, match=r"ZeroDivisionError: nothing to divide by$"):
+        jdqn.check_env(river(reset))

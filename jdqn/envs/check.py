@@ -1,5 +1,6 @@
 """check_env: plays an environment at random for a while, and says which rule of docs/add_an_env.md it breaks."""
 
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -48,6 +49,11 @@ def check_env(
         ConfigError: one sentence that says which rule of docs/add_an_env.md is broken; an error of the environment's
             own is its cause.
     """
+    for name, number in (("num_envs", num_envs), ("ticks", ticks)):
+        if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
+            raise ConfigError(f"check_env's {name} must be a whole number of at least 1, got {number!r}")
+    if key is not None and not is_key(key):
+        raise ConfigError(f"check_env's key must be a random key like jax.random.key(0), got {key!r}")
     with jax.debug_key_reuse(False):  # it takes a key that a state holds for a used one, under vmap
         check_shapes(env)
         k_pure, k_reset, k_play = jax.random.split(jax.random.key(0) if key is None else key, 3)

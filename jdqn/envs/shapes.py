@@ -50,7 +50,10 @@ def check_shapes(env: Env) -> None:
         )
     actions = env.num_actions
     if not isinstance(actions, Integral) or isinstance(actions, bool) or not 1 <= int(actions) < 2**31:
-        raise ConfigError(f"{env.name} must have one action or more, a whole number, got num_actions={actions}")
+        raise ConfigError(
+            f"{env.name} must have one action or more, a whole number, got num_actions={actions} of type "
+            f"{type(actions).__name__}"
+        )
     key, action = jax.random.key(0), jax.ShapeDtypeStruct((), jnp.int32)
     state, obs = _pair(env, "reset", shapes_of(env, "reset", key))
     _check_obs(env, state, obs)
@@ -99,7 +102,9 @@ def guarded(env: Env, name: str, call: Callable[[], Any]) -> Any:
 def _explain(env: Env, name: str, error: Exception) -> NoReturn:
     function, frames = getattr(env, name), _frames(error)
     where, kind = _where(frames, function), type(error).__name__
-    line = (str(error).strip() or "it says no more").splitlines()[0].rstrip(".:")[:200]
+    said = (str(error).strip() or "it says no more").splitlines()
+    # Of an error in a callback JAX quotes the traceback, which ends with what went wrong.
+    line = (said[-1] if "Traceback (most recent call last)" in said[0] else said[0]).rstrip(".:")[:200]
     if advice := next((text for cls, text in ADVICE if isinstance(error, cls)), None):
         raise ConfigError(f"{env.name}'s {name} fails{where} with {kind}: {advice}") from error
     if isinstance(error, TypeError) and not frames:  # JAX does not know what was returned
@@ -191,7 +196,7 @@ def _is_array(x: Any) -> bool:
 
 
 def is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _describe(x: Any) -> str:
