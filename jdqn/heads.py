@@ -117,7 +117,8 @@ def _bins(low: float, high: float, size: int, project) -> Head:
     def loss_fn(out, action, target):
         goal = project(target)
         cross_entropy = -(goal * jax.nn.log_softmax(pick(out, action))).sum(-1)
-        entropy = -jax.scipy.special.xlogy(goal, goal).sum(-1)
+        # 0 log 0 is 0; jax.scipy.special.xlogy says so too, but meets a nan on its way, which --debug would find.
+        entropy = -(goal * jnp.log(jnp.where(goal == 0, 1, goal))).sum(-1)
         return cross_entropy, jnp.maximum(cross_entropy - entropy, 0.0)
 
     return Head(size, atoms, loss_fn, aligned=False)

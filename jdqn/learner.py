@@ -64,6 +64,48 @@ def learning_rate(ticks: Array, hyper: Hyper, schedule: str = "linear") -> Array
     return hyper.learning_rate * (1.0 + (hyper.learning_rate_final_fraction - 1.0) * progress)
 
 
+def clip(most: Array | float) -> optax.GradientTransformation:
+    """Clip by global norm: optax.clip_by_global_norm bit for bit, but without 0 / 0, which --debug would find.
+
+    Were XLA to see how the divisor is made, it would round what is around it otherwise.
+    """
+
+    def clipped(updates, _):
+        norm = optax.tree.norm(updates)
+        within = norm < most
+        divisor = jax.lax.optimization_barrier(jnp.where(within, 1, norm))
+        return jax.tree.map(lambda x: jnp.where(within, x, x / divisor * most), updates)
+
+    return optax.stateless(clipped)
+
+
+def radam(hyper: Hyper) -> optax.GradientTransformation:
+    """RAdam (Liu et al. 2020): optax.scale_by_radam bit for bit, but for a root of negative numbers in its first steps.
+
+    Optax drops that nan, but --debug would find it.
+    """
+    first, second, epsilon = 0.9, 0.999, hyper.optimizer_epsilon
+    longest = 2.0 / (1.0 - second) - 1.0
+
+    def update(updates, state, params=None):
+        mean = optax.tree.update_moment(updates, state.mu, first, 1)
+        square = optax.tree.update_moment_per_elem_norm(updates, state.nu, second, 2)
+        count = optax.safe_increment(state.count)
+        decay = second**count
+        length = longest - 2 * count * decay / (1 - decay)
+        enough = length >= 5.0
+        safe = jax.lax.optimization_barrier(jnp.where(enough, length, 5.0))  # see `clip`
+        r = jnp.sqrt((safe - 4.0) * (safe - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * safe))
+        steps = jax.tree.map(
+            lambda m, v: jnp.where(enough, r * m / (jnp.sqrt(v) + epsilon), m),
+            optax.tree.bias_correction(mean, first, count),
+            optax.tree.bias_correction(square, second, count),
+        )
+        return steps, optax.ScaleByAdamState(count, mean, square)
+
+    return optax.GradientTransformation(optax.scale_by_radam().init, update)
+
+
 def muon(hyper: Hyper) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) for every matrix, Adam for the rest.
 
@@ -91,7 +133,7 @@ def muon(hyper: Hyper) -> optax.GradientTransformation:
 # An optimiser is a function of Hyper, so that its numbers stay traced; the learner applies the rate.
 OPTIMIZERS: dict[str, Callable[[Hyper], optax.GradientTransformation]] = {
     "adam": lambda hyper: optax.scale_by_adam(eps=hyper.optimizer_epsilon),
-    "radam": lambda hyper: optax.scale_by_radam(eps=hyper.optimizer_epsilon),
+    "radam": radam,
     "rmsprop": lambda hyper: optax.scale_by_rms(decay=0.95, eps=hyper.optimizer_epsilon, eps_in_sqrt=False),
     "muon": muon,
     "sgd": lambda hyper: optax.identity(),
@@ -123,7 +165,7 @@ def make_learner(
     """
 
     def transformation(hyper):
-        return optax.chain(optax.clip_by_global_norm(hyper.max_gradient_norm), OPTIMIZERS[optimizer](hyper))
+        return optax.chain(clip(hyper.max_gradient_norm), OPTIMIZERS[optimizer](hyper))
 
     def init(key, obs, hyper):
         params = network.init(key, obs)

@@ -222,6 +222,8 @@ SETTINGS = {
     "--distributed --coordinator here:99999": "--coordinator is the address HOST:PORT",
     "--parallel data --wave 4": "--wave is for several agents, and --parallel data trains one: leave it out",
     "--parallel data --at-once 4": "--at-once is for several agents",
+    "--debug --parallel data --devices 2": "leave --debug out, or start a run without --parallel data",
+    "--debug --seeds 2 --at-once 2": "leave --debug out, or start a run without --at-once 2",
     "--coordinator here:1": "--coordinator belongs to a run on several hosts: add --distributed",
     "--num-hosts 2": "--num-hosts belongs to a run on several hosts",
     "--distributed --num-hosts 2 --host-index 2": "of 2 hosts it is at most 1, got 2",

@@ -9,6 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import oracles
 import oracles_family as family
 import pytest
@@ -187,6 +188,27 @@ def test_radam_is_plain_momentum_at_first():
     for step in steps:
         ours, state = transformation.update(jnp.full(3, 0.25), state)
         np.testing.assert_allclose(ours, step, rtol=0.02)  # 1 - 0.999^6 in float32 costs a per cent of the first
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.1, 3.0, np.nan])
+def test_clip_and_radam_are_optax_s_without_its_nan(scale):
+    hyper = Hyper(optimizer_epsilon=EPSILON)
+    rng, gradients = np.random.default_rng(0), []
+    for _ in range(9):
+        gradients.append(split(np.float32(scale * rng.normal(size=WIDTH))))
+    for ours, theirs in (
+        (learner.clip(1.0), optax.clip_by_global_norm(1.0)),
+        (learner.OPTIMIZERS["radam"](hyper), optax.scale_by_radam(eps=hyper.optimizer_epsilon)),
+    ):
+        states = ours.init(gradients[0]), theirs.init(gradients[0])
+        assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])  # of checkpoints
+        with jax.debug_nans(not np.isnan(scale)):
+            for gradient in gradients:
+                step, mine = ours.update(gradient, states[0])
+                with jax.debug_nans(False):
+                    expected, other = theirs.update(gradient, states[1])
+                states = mine, other
+                jax.tree.map(np.testing.assert_array_equal, (step, mine), (expected, other))
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])

@@ -21,12 +21,13 @@ from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, 
 
 import jdqn
 from jdqn.config import ConfigError
-from jdqn.host import arrays, devices, manifest, session
+from jdqn.host import arrays, devices, manifest, program, session
 from jdqn.host.checkpoint import Checkpoints
 from jdqn.host.folder import RunFolder
 from jdqn.host.options import parse
 from jdqn.host.plan import Plan
 from jdqn.host.program import Run
+from jdqn.presets import ALGORITHMS
 from jdqn.run import main
 
 # A few seconds of training with a checkpoint nearly always on its way, alone, as a population, and in shards.
@@ -387,9 +388,32 @@ def test_debug_points_to_the_line(tmp_path, capsys):
     assert re.search(r"jdqn/(products|modules|networks|heads|targets|learner)\.py:\d+", said)  # not what is healthy
 
 
-@pytest.mark.slow
-def test_debug_finds_nothing_in_a_healthy_run(tmp_path):
-    assert main([*TINY["dqn"], "--debug", "--out", str(tmp_path / "run")]) == 0
+OFF_POLICY = dict(num_envs=4, total_steps=300, warm_up_steps=100, replay_size=200, batch_size=8, hidden_sizes=16)
+ON_POLICY = dict(num_envs=4, total_steps=640, rollout_length=8, updates=4, batch_size=2, hidden_sizes=16)
+SHORT: dict[str, dict] = {
+    "q_learning": dict(env="FrozenLake-misc", total_steps=300),
+    "pqn": ON_POLICY,
+    "pqn_rnn": ON_POLICY | dict(core_size=8),
+    "r2d2": OFF_POLICY | dict(warm_up_steps=200, replay_size=400, batch_size=4, core_size=8),
+}
+EVERY_COMMIT = ("c51", "pqn")
+
+
+@pytest.mark.parametrize(
+    "algo", [pytest.param(x, marks=pytest.mark.slow if x in EVERY_COMMIT else pytest.mark.nightly) for x in ALGORITHMS]
+)
+def test_debug_finds_nothing_in_a_healthy_run(algo, tmp_path):
+    """No nan comes up that is dropped later: --debug would stop there."""
+    flags = dict(algo=algo, **SHORT.get(algo, OFF_POLICY), reports=2, episodes=2, out=tmp_path / "run")
+    assert main([*(f"--{name}={value}" for name, value in flags.items()), "--debug"]) == 0
+
+
+def test_debug_names_who_called_what_jax_traces_by_itself():
+    def train(x):
+        return jax.lax.fori_loop(0, 2, lambda i, x: jax.scipy.special.xlogy(x, x), x)  # 0 * -inf inside
+
+    error, _ = jax.jit(program._checked(jax.jit(train)))(0.0)
+    assert re.fullmatch(r" at \S*test_reliability.py:\d+ \(.*train.*\)", program._place(error.get_exception()))
 
 
 @pytest.mark.slow

@@ -125,6 +125,21 @@ def check_plans(plans: list[Plan]) -> None:
             raise ConfigError(f"--pbt-every must leave no more than {MOST_REPORTS} generations: raise it")
 
 
+def check_debug(plans: list[Plan]) -> None:
+    """Refuse --debug where agents or shards go side by side: it cannot look into a loop under `vmap`.
+
+    Raises:
+        ConfigError: one sentence that names both flags.
+    """
+    for plan in plans:
+        if plan.debug and (plan.shards > 1 or min(plan.at_once, plan.agents) > 1):
+            other = "--parallel data" if plan.shards > 1 else f"--at-once {plan.at_once}"
+            raise ConfigError(
+                f"--debug follows one agent after another on one device, and {other} trains side by side: leave "
+                f"--debug out, or start a run without {other}"
+            )
+
+
 def flag(name: str) -> str:
     """at_once -> --at-once."""
     return f"--{name.replace('_', '-')}"

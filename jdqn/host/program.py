@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from ..build import build
 from ..config import ConfigError, Hyper, total_iterations
@@ -49,7 +50,8 @@ class Run:
         self.mesh = device_mesh(devices) if devices > 1 else None
         axes = (AGENTS,) if self.mesh is None else (DEVICES, AGENTS)
         self.trainer = build(plan.config, env, Shards(plan.shards, axes) if plan.shards > 1 else WHOLE)
-        alone = over_shards(self.trainer) if plan.shards > 1 else over_agents(self.trainer, plan.at_once or None)
+        self.at_once = 1 if plan.debug else plan.at_once or None  # checkify cannot look into a loop under vmap
+        alone = over_shards(self.trainer) if plan.shards > 1 else over_agents(self.trainer, self.at_once)
         self.population = alone if self.mesh is None else over_devices(alone, self.mesh)
         self.total = total_iterations(plan.config)
         # Reports end the warm-up and each generation, then come as evenly as whole iterations allow.
@@ -177,7 +179,7 @@ class Run:
         def evaluate_one(params, key):
             return evaluate(self.env, self.trainer.policy, params, key, episodes=self.plan.episodes)
 
-        evaluate_all = each(evaluate_one, self.plan.at_once or None)
+        evaluate_all = each(evaluate_one, self.at_once)
         if self.mesh is not None:
             evaluate_all = on_devices(self.mesh)(evaluate_all)
         checked = _checked if self.plan.debug else lambda function: function
@@ -277,11 +279,45 @@ class Run:
 
 def _checked(function: Callable) -> Callable:
     """Return a function that also returns the first place where something became nan."""
-    return checkify.checkify(function, errors=checkify.nan_checks | checkify.user_checks)
+
+    def named(*arguments):
+        program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        found = jaxpr_as_fun(_named(program))(*jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(shapes), found)
+
+    return checkify.checkify(named, errors=checkify.nan_checks | checkify.user_checks)
+
+
+def _named(program: ClosedJaxpr, caller: Any = None) -> ClosedJaxpr:
+    """Let what happens inside a function of JAX's carry the traceback of the line that called it.
+
+    JAX traces a function that has a rule for its derivative, or is jitted, by itself, and its traceback ends there.
+    """
+
+    def one(equation):
+        mine = equation.source_info.traceback
+        traceback = mine if caller is None or _lines(mine) else caller
+
+        def inner(x):
+            if isinstance(x, tuple):
+                return tuple(map(inner, x)) if any(isinstance(y, ClosedJaxpr) for y in x) else x
+            return _named(x, traceback) if isinstance(x, ClosedJaxpr) else x
+
+        return equation.replace(
+            source_info=equation.source_info.replace(traceback=traceback),
+            params={name: inner(x) for name, x in equation.params.items()},
+        )
+
+    return program.map_jaxpr(lambda jaxpr: jaxpr.replace(eqns=[one(x) for x in jaxpr.eqns]))
+
+
+def _lines(traceback: Any) -> list[Any]:
+    """The frames of a traceback that are ours or an environment's, the innermost first."""
+    frames = getattr(traceback, "frames", ())
+    return [x for x in frames if not re.search(r"site-packages/(jax|jaxlib|flax|optax)/", x.file_name)]
 
 
 def _place(exception: Exception) -> str:
     """Where a line of ours, or of an environment, made it."""
-    frames = getattr(getattr(exception, "traceback_info", None), "frames", ())
-    ours = [x for x in frames if not re.search(r"site-packages/(jax|jaxlib|flax|optax)/", x.file_name)]
+    ours = _lines(getattr(exception, "traceback_info", None))
     return f" at {ours[0].file_name}:{ours[0].line_num} ({ours[0].function_name})" if ours else ""

@@ -12,7 +12,7 @@ import xxhash
 from ..config import ConfigError
 from ..envs import Env
 from . import devices
-from .checks import flag
+from .checks import check_debug, flag
 from .folder import RunFolder
 from .options import Options
 from .plan import CHANGEABLE, Plan
@@ -88,6 +88,7 @@ def begin(options: Options, now: float) -> Session:
                 raise ConfigError(f"{flag(name)} is for several agents, and --parallel data trains one: leave it out")
         shards = devices.choose(wanted, jax.device_count(), divides=False)
         plans = [dataclasses.replace(plans[0], shards=shards)]
+    check_debug(plans)
     name = f"{options.env}-{options.algo}-s{options.seed}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
     return Session(RunFolder(options.out or Path("runs") / name), plans, wanted)
 
@@ -119,6 +120,7 @@ def resume(options: Options, arguments: list[str]) -> Session:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"--resume {folder.path}: {source} is not a run's ({error!r})") from error
     plans = [plan.changed(changed, options) for plan in plans]
+    check_debug(plans)
     agents, shards = (max(x) for x in zip(*((plan.agents, plan.shards) for plan in plans), strict=True))
     # A device for each shard, on however few cores, sums gradients as the run did that was stopped.
     number = shards if wanted is None and shards > 1 else wanted
