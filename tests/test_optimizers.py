@@ -14,7 +14,7 @@ import oracles
 import oracles_family as family
 import pytest
 
-from jdqn import heads, learner, networks, targets
+from jdqn import heads, learner, networks, optimizers, targets
 from jdqn.config import Hyper
 from jdqn.types import Row, Sample
 
@@ -183,7 +183,7 @@ def test_radam_is_plain_momentum_at_first():
         steps.append(step[0])
     np.testing.assert_allclose(steps[:5], 0.25)
     assert (np.array(steps[5:]) < 0.25).all()
-    transformation = learner.OPTIMIZERS["radam"](Hyper(optimizer_epsilon=EPSILON))
+    transformation = optimizers.OPTIMIZERS["radam"](Hyper(optimizer_epsilon=EPSILON))
     state = transformation.init(jnp.zeros(3))
     for step in steps:
         ours, state = transformation.update(jnp.full(3, 0.25), state)
@@ -197,8 +197,8 @@ def test_clip_and_radam_are_optax_s_without_its_nan(scale):
     for _ in range(9):
         gradients.append(split(np.float32(scale * rng.normal(size=WIDTH))))
     for ours, theirs in (
-        (learner.clip(1.0), optax.clip_by_global_norm(1.0)),
-        (learner.OPTIMIZERS["radam"](hyper), optax.scale_by_radam(eps=hyper.optimizer_epsilon)),
+        (optimizers.clip(1.0), optax.clip_by_global_norm(1.0)),
+        (optimizers.OPTIMIZERS["radam"](hyper), optax.scale_by_radam(eps=hyper.optimizer_epsilon)),
     ):
         states = ours.init(gradients[0]), theirs.init(gradients[0])
         assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])  # of checkpoints
