@@ -20,6 +20,7 @@ from . import envs
 from .config import ConfigError
 from .host import devices, manifest, sweep
 from .host.checkpoint import Checkpoints
+from .host.checks import can_keep
 from .host.console import ProgressBar, Screen, describe, list_algorithms
 from .host.folder import RunFolder
 from .host.health import Sick
@@ -123,7 +124,7 @@ def leave(status: int) -> None:
 
 def keep_compiled(where: str) -> None:
     """Turn on JAX's cache of compiled programs, unless the environment already names one."""
-    if where != "none" and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if where != "none" and "JAX_COMPILATION_CACHE_DIR" not in os.environ and can_keep(where):
         jax.config.update("jax_compilation_cache_dir", str(Path(where).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,5 +1,7 @@
 """Every flag with every kind of value that cannot work: status 2, what to do about it, and nothing compiles."""
 
+import json
+import math
 import os
 import re
 import types
@@ -9,12 +11,13 @@ import jax
 import pytest
 from test_config import BAD, COUNTS, FLOATS, NAMES, SWITCHES
 
-from jdqn.config import Hyper
+import jdqn
+from jdqn.config import ConfigError, Hyper
 from jdqn.host.checks import RANGES
 from jdqn.host.options import Options, parse
 from jdqn.host.program import Run
 from jdqn.host.wanted import plans_of
-from jdqn.run import main
+from jdqn.run import keep_compiled, main
 from jdqn.validation import MAY_BE_ZERO
 
 jax.devices()  # before the program splits the CPU otherwise
@@ -31,7 +34,7 @@ def refused(capsys, monkeypatch, tmp_path):
     def compile_nothing(run, fresh):
         raise AssertionError("compiled")
 
-    def call(*arguments, out=True):
+    def call(*arguments, out=True, boxed=False):
         with monkeypatch.context() as patch:
             patch.setattr(Run, "compile", compile_nothing)
             try:
@@ -42,10 +45,10 @@ def refused(capsys, monkeypatch, tmp_path):
         assert status == 2
         assert "Traceback" not in said.err
         assert not (tmp_path / "run").exists()
-        if said.err.startswith("error: "):
-            assert re.fullmatch(r"error: [^\n]{20,900}\n", said.err)
-        else:  # tyro says it in a box, with the help of the flag
+        if boxed:  # by tyro, with the help of the flag
             assert "--help" in said.err
+        else:
+            assert re.fullmatch(r"error: [^\n]{20,900}\n", said.err)
         return " ".join(re.sub("[│╭╮╰╯─]", " ", said.err).split())
 
     return call
@@ -108,14 +111,47 @@ def test_a_number_of_the_program(name, refused):
 )
 def test_a_choice(name, refused):
     for value in ("nothing", "", "0"):
-        said = refused(flag(name), value)
+        said = refused(flag(name), value, boxed=True)
         assert flag(name) in said
         assert "Expected one of" in said
 
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_a_switch_takes_no_value(name, refused):
-    assert "Unrecognized options: maybe" in refused(flag(name), "maybe")
+    assert "Unrecognized options: maybe" in refused(flag(name), "maybe", boxed=True)
+
+
+NO_NUMBERS = {
+    "--batch-size nan": "error: --batch-size takes whole numbers, got nan",
+    "--batch_size=nan": "error: --batch-size takes whole numbers, got nan",
+    "--batch-size 32 6.5": "error: --batch-size takes whole numbers, got 6.5",
+    "--batch-size=32 6.5": "error: --batch-size takes whole numbers, got 6.5",
+    "--updates 1e6": "error: --updates takes whole numbers, got 1e6: write 1000000",
+    "--updates -1e6": "error: --updates takes whole numbers, got -1e6: write -1000000",
+    "--seeds inf": "error: --seeds takes a whole number, got inf",
+    "--seeds -inf": "error: --seeds takes a whole number, got -inf",
+    "--seeds=": "error: --seeds takes a whole number, got ''",
+    "--seeds": "error: --seeds needs a value",
+    "--distributed --num-hosts 1e30": "error: --num-hosts takes a whole number, got 1e30",
+    "--learning-rate x": "error: --learning-rate takes numbers, got x",
+    "--learning-rate -1 1e-3 x --double": "error: --learning-rate takes numbers, got x",
+    "--checkpoint-every 5m": "error: --checkpoint-every takes a number, got 5m",
+    "--discount --double": "error: --discount needs a value, or several to sweep over",
+    "--total-steps": "error: --total-steps needs a value, or several to sweep over",
+}
+
+
+@pytest.mark.parametrize("arguments", NO_NUMBERS)
+def test_words_that_are_no_numbers(arguments, refused):
+    assert refused(*arguments.split()) == NO_NUMBERS[arguments]
+
+
+def test_numbers_in_every_way_to_write_them():
+    options = parse(
+        ["--batch_size", "3_2", "64", "--discount=.9", "0.99", "-.5", "--seeds=2", "--learning-rate", "1E-3"]
+    )
+    assert (options.config.batch_size, options.hyper.discount) == ((32, 64), (0.9, 0.99, -0.5))
+    assert (options.seeds, options.hyper.learning_rate) == (2, (1e-3,))
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "x", "", "99999", "9" * 5_000, "nan", "²"])
@@ -135,12 +171,13 @@ NEAR = {
     "--algo ranbow": "choose rainbow",
     "--algo=": "choose q_learning",
     "--env-params max_step=3": "has no parameter max_step: choose from max_steps_in_episode",
+    "--env-params name=x": "has no parameter name: choose from",
 }
 
 
 @pytest.mark.parametrize("arguments", NEAR)
 def test_an_unknown_name_is_told_its_nearest(arguments, refused):
-    assert NEAR[arguments] in refused(*arguments.split())
+    assert NEAR[arguments] in refused(*arguments.split(), boxed=NEAR[arguments].startswith("--"))
 
 
 ENV_PARAMS = {
@@ -292,6 +329,124 @@ def test_folders_to_resume(refused, tmp_path):
         assert "--resume" in refused("--resume", tmp_path / name, out=False)
 
 
+SLOW = "--num-envs 1 --rollout-length 1 --updates 1 --total-steps 9000"
+SEARCH = f"{SLOW} --discount .9 .99 --sweep random --samples 2 --pbt-every 1000"
+
+
+def saved(folder, words):
+    """A run folder as far as its config.json; return what that holds."""
+    (plan,) = plans_of(parse(words.split()))
+    content = plan.to_json()
+    (folder / "config.json").write_text(json.dumps(content))
+    return content
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "sentence"),
+    [
+        (SLOW, "--total-steps", "--total-steps needs a value"),
+        (SLOW, "--total-steps 9000 10000", "--total-steps takes one value"),
+        (SLOW, "--total-steps 900", "raise total_steps or lower warm_up_steps"),
+        (SLOW, "--total-steps 2000000000 --reports 1000000000", "--reports must be no more than 1000000"),
+        (SLOW, "--reports 0", "--reports must be at least 1"),
+        (SLOW, "--keep x", "--keep takes a whole number"),
+        (SEARCH, "--total-steps 2000000000", "no more than 1000000 generations"),
+        (
+            SEARCH,
+            "--total-steps 1900",
+            "--total-steps 1900 leaves no generation of population-based training: raise it above 2000",
+        ),
+    ],
+)
+def test_what_changes_on_resuming_is_checked_as_at_the_start(words, changes, sentence, refused, tmp_path, monkeypatch):
+    saved(tmp_path, words)
+    monkeypatch.setattr(Run, "__init__", None)  # where a billion reports would be listed
+    assert sentence in refused("--resume", tmp_path, *changes.split(), out=False)
+
+
+DAMAGES = {
+    "seeds": ([], [-1], [2**32], 5, ["x"], [1.5], "12"),
+    "reports": (-5, 0, "x", None, 1.5, True),
+    "episodes": (0, 10**9, [3]),
+    "checkpoint_every": ("abc", 0, -1, math.inf, math.nan, 10**400),
+    "at_once": (-3, "all"),
+    "keep": ("x", 0),
+    "keep_best": (1, "yes"),
+    "non_finite": ("droq", 3, ["drop"]),
+    "debug": ("no",),
+    "env": (5, None),
+    "env_params": ([], "size=3"),
+    "shards": (0, 3, "x", -1),
+    "config": ([], "x", {}),
+    "config.batch_size": ("x", 0, 1.5, [32]),
+    "config.network": ("mlq", 0),
+    "config.double": (1,),
+    "config.hidden_sizes": (5, [0], ["x"], "64"),
+    "config.value_min": ("x", math.nan),
+    "hyper": ([], 3),
+    "hyper.learning_rate": ("x", None, [], ["x", "y"], -1, math.inf, [[0.1], [0.2]], {}),
+    "hyper.discount": (2, [0.9, 0.99, 0.9], True),
+    "evolution": (5, [], {}),
+    "evolution.every": (0, -4, "x"),
+    "evolution.fraction": (0.9, "x"),
+    "evolution.replay": (0,),
+    "evolution.ranges": ([], {}, {"discount": [0.9]}, {"discount": [0.99, 0.9]}, {"x": [0, 1]}, {"discount": [0, 2]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_config_is_refused_by_file_and_field(name, refused, tmp_path):
+    content = saved(tmp_path, SEARCH)
+    *section, field = name.split(".")
+    for value in DAMAGES[name]:
+        damaged = json.loads(json.dumps(content))
+        (damaged[section[0]] if section else damaged)[field] = value
+        (tmp_path / "config.json").write_text(json.dumps(damaged))
+        said = refused("--resume", tmp_path, out=False)
+        with pytest.raises(ConfigError) as error:
+            jdqn.load(tmp_path)
+        assert re.search(rf"\b({field}|lacks the setting|evolution|discount)\b", said)
+        assert said.startswith(f"error: {tmp_path / 'config.json'}: ")
+        assert str(error.value) in said
+
+
+def test_a_config_that_cannot_be_read(refused, tmp_path):
+    path = tmp_path / "config.json"
+    content = saved(tmp_path, SLOW)
+    texts = (
+        "",
+        "{",
+        "[]",
+        "5",
+        "null",
+        '"x"',
+        "{}",
+        '{"versions": 3}',
+        "[" * 100_000,
+        "\x00",
+        '{"plans": []}',
+        '{"plans": 3}',
+    )
+    for text in (*texts, path.read_bytes()[:-9], b"\xff\xfe", json.dumps(content | {"versions": {"jdqn": 1}})):
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        assert str(path) in refused("--resume", tmp_path, out=False)
+        with pytest.raises(ConfigError, match=re.escape(str(path))):
+            jdqn.load(tmp_path)
+    path.unlink()
+    path.mkdir()
+    assert f"{path} is damaged, or not a run's" in refused("--resume", tmp_path, out=False)
+    with pytest.raises(ConfigError, match="is damaged, or not a run's"):
+        jdqn.load(tmp_path)
+
+
+def test_folders_to_load(tmp_path):
+    for name in ("missing", "x" * 300, "zero\0byte"):
+        with pytest.raises(ConfigError) as error:
+            jdqn.load(tmp_path / name)
+        assert "holds no run" in str(error.value) or "cannot be a folder" in str(error.value)
+        assert "--resume" not in str(error.value)
+
+
 def test_where_compiled_programs_cannot_be_kept(refused, tmp_path):
     (tmp_path / "file").write_text("")
     for where in (
@@ -301,6 +456,8 @@ def test_where_compiled_programs_cannot_be_kept(refused, tmp_path):
         "~nobody-has-this-name/x",
         "zero\0byte",
         "x" * 300,
+        "/proc/x",
+        "/proc",
     ):
         assert "--compilation-cache " in refused("--compilation-cache", where)
 
@@ -317,3 +474,12 @@ def test_what_lies_at_the_ends_of_a_range_works():
         ["--distributed", "--num-hosts", "2", "--host-index", "1"],
     ):
         assert plans_of(parse(arguments))
+
+
+def test_without_a_home_to_write_to_nothing_is_kept(monkeypatch):
+    """Nobody asked for the cache: a container without one runs all the same."""
+    monkeypatch.setenv("HOME", "/proc/self")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setattr(jax.config, "update", lambda name, value: pytest.fail(name))
+    assert parse([]).compilation_cache == Options.compilation_cache
+    keep_compiled(Options.compilation_cache)

@@ -84,7 +84,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(case, tmp_path, refusal):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "hint"), [("--num-env 3", "--num-envs"), ("--discount x", "--discount"), ("--env", "--env")]
+    ("arguments", "hint"), [("--num-env 3", "--num-envs"), ("--loss x", "--loss"), ("--env", "--env")]
 )
 def test_flags_that_cannot_be_read(arguments, hint, refusal):
     said = refusal(arguments.split())

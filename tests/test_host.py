@@ -57,8 +57,12 @@ def play_slowly(name, action, seed, episodes):
     return returns
 
 
-def test_the_twin_equals_the_loop():
+@pytest.mark.parametrize("together", [twin.TOGETHER, 10, 4, 1])  # 10: two agents and one, 4: an agent in two parts
+def test_the_twin_equals_the_loop(together, monkeypatch):
     """Linear rules that also look at the parity of their memory: the first agent always goes left."""
+    made, make = [], gymnasium.make
+    monkeypatch.setattr(twin, "TOGETHER", together)
+    monkeypatch.setattr(gymnasium, "make", lambda *a, **more: made.append(make(*a, **more)) or made[-1])
     weights = np.array([[-1.0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0.5, 0.1], [0, 0.1, 0.2, 2, 0.7, -0.1]], np.float32)
 
     def values(params, key, obs, carry, reset):
@@ -68,6 +72,7 @@ def test_the_twin_equals_the_loop():
     policy = Policy(values, lambda batch: jnp.zeros(batch), None, None)
     seeds = 2**32 - 3 + np.arange(3)
     ours = twin.play("CartPole-v1", policy, jnp.asarray(weights), seeds, 5)
+    assert len(made) == min(together, 15)
     theirs = [
         play_slowly("CartPole-v1", lambda obs, t, w=w: int(w[0] + obs @ w[1:5] + w[5] * (-1) ** t > 0), seed, 5)
         for w, seed in zip(weights, seeds.tolist(), strict=True)

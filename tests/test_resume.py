@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from programs import SECONDS, TINY, compiled_once, result, rows, without
 
-from jdqn import ALGORITHMS, envs
+import jdqn
+from jdqn import ALGORITHMS, ConfigError, envs
 from jdqn.host import manifest, training
 from jdqn.host.checkpoint import Checkpoints
 from jdqn.host.plan import Plan
@@ -230,6 +231,24 @@ def test_a_run_without_a_checkpoint_is_refused_before_it_compiles(uninterrupted,
     monkeypatch.setattr(Run, "compile", None)
     assert main(["--resume", str(tmp_path)]) == 2
     assert "holds no checkpoint yet: start the run again with --overwrite" in capsys.readouterr().err
+
+
+def test_what_is_loaded_is_what_the_run_has_learnt(uninterrupted, tmp_path):
+    """A damaged checkpoint is warned of, and settings that are not the run's are refused."""
+    path = tmp_path / "run"
+    shutil.copytree(uninterrupted("q_learning"), path)
+    older, newest = sorted(int(x.name) for x in (path / "checkpoint").iterdir())
+    assert jdqn.load(path).iteration == newest == 2000
+    damaged = path / "checkpoint" / str(newest) / "manifest.json"
+    damaged.write_text("{}")
+    with pytest.warns(UserWarning, match=rf"{damaged} is damaged: .* {older}$") as warned:
+        assert jdqn.load(path).iteration == older
+    assert warned[0].filename == __file__
+    content = json.loads((path / "config.json").read_text())
+    content["hyper"]["discount"] = 0.5
+    (path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"was made with discount=0.99, and config.json says 0.5"):
+        jdqn.load(path)
 
 
 def saves(monkeypatch, arguments):

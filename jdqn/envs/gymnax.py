@@ -34,7 +34,7 @@ LEAST = dict.fromkeys(MOST, 1) | {"n_distractor": 0}
 INTERFACE = ("reset_env", "step_env", "is_truncated")
 
 
-def make(name: str, **overrides) -> Env:
+def make(name: str, /, **overrides) -> Env:
     """The gymnax environment `name`, with `overrides` of its parameters (max_steps_in_episode=200) or sizes (size=20).
 
     A discrete observation becomes a one-hot vector, a binary image bool, an integer reward float32.

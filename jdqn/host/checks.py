@@ -1,12 +1,15 @@
 """What is refused of the program's own options; those of an agent are validation.py's."""
 
 import dataclasses
+import errno
 import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import ConfigError, total_iterations
-from .plan import Plan
+from ..config import ConfigError, ticks_per_iteration, total_iterations, warm_up_iterations
 
 COUNT = 2**31 - 1
 MOST_AGENTS, MOST_PROGRAMS, MOST_REPORTS = 2**20, 1_000, 1_000_000
@@ -33,23 +36,35 @@ def check_options(options: Any) -> None:
     Raises:
         ConfigError: one sentence that names the flag, its value and what to do.
     """
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name in RANGES and value is not None:
-            low, high = RANGES[field.name]
-            if not low <= value <= high:
-                bounds = f"from {low} to {high}" if math.isfinite(high) else f"at least {low}"
-                raise ConfigError(f"{flag(field.name)} must be {bounds}, got {value}")
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    check_ranges(values, flag)
+    for name, value in values.items():
         if isinstance(value, Path):
-            _check_path(flag(field.name), value)
+            check_path(flag(name), value)
     if options.seed > 2**32 - options.seeds:
         raise ConfigError(f"--seed must be from 0 to 2^32 - seeds, got {options.seed}")
-    if not 0 < options.checkpoint_every < math.inf:
-        raise ConfigError(f"--checkpoint-every must be seconds above zero, and finite, got {options.checkpoint_every}")
-    if not 0 < options.pbt_fraction <= 0.5:
-        raise ConfigError(f"--pbt-fraction must be above 0, up to 0.5, got {options.pbt_fraction}")
     _check_hosts(options)
-    _check_cache(options.compilation_cache)
+    cache = options.compilation_cache
+    # By default compiled programs are kept where there is a home that can be written to.
+    if cache not in ("none", type(options).compilation_cache) and not can_keep(cache):
+        raise ConfigError(f"--compilation-cache must be a folder that can be written to, or none, got {cache[:80]!r}")
+
+
+def check_ranges(values: dict[str, Any], told: Callable[[str], str] = str) -> None:
+    """Refuse numbers out of range; `told` turns the name of one into what it is called.
+
+    Raises:
+        ConfigError: one sentence that names it and its value.
+    """
+    for name, value in values.items():
+        low, high = RANGES.get(name, (-math.inf, math.inf))
+        if name in RANGES and value is not None and not low <= value <= high:
+            bounds = f"from {low} to {high}" if math.isfinite(high) else f"at least {low}"
+            raise ConfigError(f"{told(name)} must be {bounds}, got {value}")
+        if name == "checkpoint_every" and not 0 < value < math.inf:
+            raise ConfigError(f"{told(name)} must be seconds above zero, and finite, got {value}")
+        if name == "pbt_fraction" and not 0 < value <= 0.5:
+            raise ConfigError(f"{told(name)} must be above 0, up to 0.5, got {value}")
 
 
 def _check_hosts(options: Any) -> None:
@@ -70,7 +85,12 @@ def _check_hosts(options: Any) -> None:
         )
 
 
-def _check_path(name: str, path: Path) -> None:
+def check_path(name: str, path: Path) -> None:
+    """Refuse a path that no folder can have.
+
+    Raises:
+        ConfigError: naming it.
+    """
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):  # who makes it will see
@@ -79,18 +99,24 @@ def _check_path(name: str, path: Path) -> None:
         raise ConfigError(f"{name} {str(path)[:80]!r} cannot be a folder ({error}): choose another") from error
 
 
-def _check_cache(where: str) -> None:
-    if where == "none":
-        return
+def can_keep(where: str) -> bool:
+    """Whether compiled programs can be kept in the folder `where`."""
     try:
         path = Path(where).expanduser()
-        _check_path("--compilation-cache", path)
+        check_path("--compilation-cache", path)
         found = next(p for p in (path, *path.absolute().parents) if p.exists())
-        ok = bool(where) and found.is_dir()
+        return bool(where) and found.is_dir() and ("JAX_COMPILATION_CACHE_DIR" in os.environ or _writes(found))
     except (OSError, ValueError, RuntimeError):  # nobody has such a home
-        ok = False
-    if not ok:
-        raise ConfigError(f"--compilation-cache must be a folder, or none, got {where[:80]!r}")
+        return False
+
+
+def _writes(folder: Path) -> bool:
+    """Whether a file can be made there; who may do everything is told so of /proc and of what is mounted to be read."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)  # there may be room later
+    return True
 
 
 def check_agents(agents: int) -> None:
@@ -106,26 +132,34 @@ def check_agents(agents: int) -> None:
         )
 
 
-def check_plans(plans: list[Plan]) -> None:
-    """Refuse a sweep of too many programs, and a run with more reports than can be written.
+def check_plans(plans: Sequence[Any]) -> None:
+    """Refuse too many programs, more reports than can be written, and too many generations or none.
 
     Raises:
         ConfigError: one sentence that names the flag, its value and what to do.
     """
-    if len(plans) > MOST_PROGRAMS:
+    programs = len({plan.config for plan in plans})  # waves share one
+    if programs > MOST_PROGRAMS:
         raise ConfigError(
-            f"this makes {len(plans):,} programs to compile, one for each set of shapes, and {MOST_PROGRAMS:,} are the "
+            f"this makes {programs:,} programs to compile, one for each set of shapes, and {MOST_PROGRAMS:,} are the "
             "most: give settings that change shapes fewer values"
         )
     for plan in plans:
-        total = total_iterations(plan.config)
+        ticks, warm_up, total = (f(plan.config) for f in (ticks_per_iteration, warm_up_iterations, total_iterations))
         if min(plan.reports, total) > MOST_REPORTS:
             raise ConfigError(f"--reports must be no more than {MOST_REPORTS}, got {plan.reports}")
-        if plan.evolution and total // plan.evolution.every > MOST_REPORTS:
+        if plan.evolution is None:
+            continue
+        if total // plan.evolution.every > MOST_REPORTS:
             raise ConfigError(f"--pbt-every must leave no more than {MOST_REPORTS} generations: raise it")
+        if (first := warm_up + plan.evolution.every) >= total:  # of a run that goes on; wanted.py knows more of others
+            raise ConfigError(
+                f"--total-steps {plan.config.total_steps} leaves no generation of population-based training: raise it "
+                f"above {first * ticks}"
+            )
 
 
-def check_debug(plans: list[Plan]) -> None:
+def check_debug(plans: Sequence[Any]) -> None:
     """Refuse --debug where agents or shards go side by side: it cannot look into a loop under `vmap`.
 
     Raises:

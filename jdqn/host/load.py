@@ -1,6 +1,6 @@
 """What a run has learnt, for who wants to use it: from its folder back to functions and parameters."""
 
-import json
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +11,9 @@ from ..config import ConfigError
 from ..trainer import Trainer
 from ..types import PyTree
 from .checkpoint import Checkpoints
+from .checks import check_path
 from .folder import RunFolder
-from .plan import Plan
+from .plan import read_plans
 from .program import Run
 
 
@@ -31,20 +32,26 @@ def load(folder: str | Path, best: bool = False) -> Trained:
     Of a run in several parts, each part is such a folder.
 
     Raises:
-        ConfigError: there is no run, no checkpoint, or no best one.
+        ConfigError: there is no run, no checkpoint, or no best one; or its config.json is damaged, or another run's.
     """
-    found = RunFolder.open(Path(folder))
-    if not found.config.exists():
+    found, damages = RunFolder(Path(folder)), list[str]()
+    check_path("the folder", found.path)
+    if found.parts.exists():
         raise ConfigError(f"{folder} is a run in several parts: load one of them, like {found.path / 'part-000'}")
-    plan = Plan.from_json(json.loads(found.config.read_text()))
+    if not found.config.exists():
+        raise ConfigError(f"{folder} holds no run: there is no {found.config}")
+    (plan,) = read_plans(found.config)
     env = envs.make(plan.env, **plan.env_params)
-    run, checkpoints = Run(plan, env), Checkpoints(found.checkpoint)
+    run, checkpoints = Run(plan, env), Checkpoints(found.checkpoint, warn=damages.append)
     try:
         if best:
             checkpoints.choose_best()
-        state, *_ = run.restore(checkpoints)
         iteration = checkpoints.newest()
+        plan.require_same(checkpoints.host()["run"]["plan"], found.checkpoint / str(iteration))
+        state, *_ = run.restore(checkpoints)
     finally:
         checkpoints.close()
+    for damage in damages:
+        warnings.warn(damage, stacklevel=3)  # of whoever called jdqn.load
     agents = plan.agents
     return Trained(env, run.trainer, jax.tree.map(lambda x: x[:agents], state.learner.params), iteration)

@@ -3,15 +3,16 @@
 import argparse
 import dataclasses
 import inspect
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 
-from ..config import Config, Hyper
+from ..config import Config, ConfigError, Hyper
 from ..presets import defaults
-from .checks import check_options
+from .checks import check_options, flag
 
 PROGRAM = "python -m jdqn.run"
 
@@ -107,15 +108,31 @@ class Options:
     hyper: tyro.conf.OmitArgPrefixes[Hypers] = dataclasses.field(default_factory=Hypers)
 
 
+# Flag of each field that holds a number -> its type, and whether it takes several.
+NUMBERS: dict[str, tuple[type, bool]] = {
+    flag(name): (kind, cls is not Options)
+    for cls in (Options, Config, Hyper)
+    for name, hint in get_type_hints(cls).items()
+    for kind in (int, float)
+    if hint in (kind, kind | None)
+}
+
+
 def parse(arguments: list[str]) -> Options:
-    """Read the command line; --env, --algo and --total-steps come first, for they decide other defaults."""
+    """Read the command line; --env, --algo and --total-steps come first, for they decide other defaults.
+
+    Raises:
+        ConfigError: one sentence that names a flag.
+        SystemExit: what tyro refuses, which has said so: unknown flags, and words that are no choice.
+    """
+    _check_numbers(arguments)
     first = argparse.ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--env", default=Options.env)
     first.add_argument("--algo", default=Options.algo)
     first.add_argument("--total-steps", "--total_steps", type=int, default=argparse.SUPPRESS)
     try:
         known = vars(first.parse_known_args(arguments)[0])
-    except argparse.ArgumentError:  # a value is missing or no number: tyro says it better
+    except argparse.ArgumentError:  # a value is missing: tyro says it better
         known = {"env": Options.env, "algo": Options.algo}
     env, algo = known.pop("env"), known.pop("algo")
     config, hyper = defaults(algo, env, **known)
@@ -132,6 +149,39 @@ def parse(arguments: list[str]) -> Options:
     )
     check_options(options)
     return options
+
+
+def _check_numbers(arguments: list[str]) -> None:
+    """Refuse words where a flag takes numbers, and such a flag alone: tyro would show the insides of Python."""
+    name, words = "", list[str]()
+    for word in [*arguments, "--"]:
+        if not word.startswith("-") or _reads(float, word):
+            words.append(word)
+            continue
+        kind, several = NUMBERS.get(name, (str, True))
+        if name in NUMBERS and not words:
+            raise ConfigError(f"{name} needs a value" + ", or several to sweep over" * several)
+        for value in words if several else words[:1]:  # what follows is tyro's to refuse
+            if not _reads(kind, value):
+                _refuse_number(name, value)
+        name, equals, value = word.partition("=")
+        name, words = name.replace("_", "-"), [value] if equals else []
+
+
+def _reads(kind: type, word: str) -> bool:
+    try:
+        kind(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_number(name: str, word: str) -> None:
+    kind, several = NUMBERS[name]
+    what = ("whole number" if kind is int else "number") + "s" * several
+    meant = float(word) if _reads(float, word) else math.nan
+    advice = f": write {meant:.0f}" if meant.is_integer() and abs(meant) < 2**31 else ""
+    raise ConfigError(f"{name} takes {what if several else f'a {what}'}, got {word[:80] or repr(word)}{advice}")
 
 
 def _one_each(cls: Any, values: dict[str, Any]) -> Any:

@@ -12,10 +12,10 @@ import xxhash
 from ..config import ConfigError
 from ..envs import Env
 from . import devices
-from .checks import check_debug, flag
+from .checks import check_debug, check_plans, flag
 from .folder import RunFolder
 from .options import Options
-from .plan import CHANGEABLE, Plan
+from .plan import CHANGEABLE, Plan, read_plans
 from .processes import Agreed, agree
 from .program import Run
 from .wanted import plans_of
@@ -97,7 +97,7 @@ def resume(options: Options, arguments: list[str]) -> Session:
     """The plans of a run that is there, with what may be changed of them.
 
     Raises:
-        ConfigError: there is none, or another flag is given.
+        ConfigError: there is none, its files are damaged, another flag is given, or what may change cannot be so.
     """
     given = [a.split("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
     names = [word.removeprefix("--no-" if word.startswith("--no-") else "--").replace("-", "_") for word in given]
@@ -111,15 +111,9 @@ def resume(options: Options, arguments: list[str]) -> Session:
             )
     assert options.resume is not None
     folder, wanted = RunFolder.open(options.resume), devices.number_wanted(options.devices)
-    source = folder.parts if folder.parts.exists() else folder.config
-    try:
-        content = json.loads(source.read_text())
-        plans = [Plan.from_json(one) for one in content.get("plans", [content])]
-    except ConfigError as error:
-        raise ConfigError(f"--resume {folder.path}: {error}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"--resume {folder.path}: {source} is not a run's ({error!r})") from error
+    plans = read_plans(folder.parts if folder.parts.exists() else folder.config)
     plans = [plan.changed(changed, options) for plan in plans]
+    check_plans(plans)
     check_debug(plans)
     agents, shards = (max(x) for x in zip(*((plan.agents, plan.shards) for plan in plans), strict=True))
     # A device for each shard, on however few cores, sums gradients as the run did that was stopped.
