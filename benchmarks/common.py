@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jdqn import Hyper, Population, Trainer
-from jdqn.host.devices import processor
+from jdqn.host.devices import name_of_device
 from jdqn.host.memory import tree_bytes
 from jdqn.trainer import State
 
@@ -93,9 +93,9 @@ class Training:
 
 def machine() -> dict[str, str | int]:
     """What a table was measured on."""
-    device = jax.devices()[0]
-    name = processor() if device.platform == "cpu" else device.device_kind
-    return dict(machine=name, cores=os.cpu_count() or 1, jax=jax.__version__, python=platform.python_version())
+    return dict(
+        machine=name_of_device(), cores=os.cpu_count() or 1, jax=jax.__version__, python=platform.python_version()
+    )
 
 
 def table(records: list[dict], columns: dict[str, str]) -> str:

@@ -1,7 +1,6 @@
 """The main program: python -m jdqn.run --env CartPole-v1 [--algo dqn] [any setting]. See --help."""
 
 import contextlib
-import errno
 import gc
 import json
 import os
@@ -21,8 +20,8 @@ from .config import ConfigError
 from .host import devices, manifest, sweep
 from .host.checkpoint import Checkpoints
 from .host.checks import can_keep
-from .host.console import ProgressBar, Screen, describe, list_algorithms
-from .host.folder import RunFolder
+from .host.console import ProgressBar, describe, list_algorithms, screen
+from .host.folder import NO_ROOM, RunFolder
 from .host.health import Sick
 from .host.options import Options, parse
 from .host.processes import Agreed, agree, fetch, first, meet, several, together, wait_for_all
@@ -33,12 +32,11 @@ from .host.signals import Interrupted
 from .host.training import Training
 
 LOST = "gloo|heartbeat|coordination|connection|unavailable|deadline|barrier"  # what JAX says when a host is lost
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: list[str]) -> int:
     """Run the program; the exit status is 0, 2 for settings that cannot work, 128 + n after signal n, 1 otherwise."""
-    console = Screen()
+    console = screen()
     split = {"import": time.time() - psutil.Process().create_time()}
     try:
         options = parse(arguments)
@@ -52,6 +50,7 @@ def main(arguments: list[str]) -> int:
         (now,) = agree(time.time())
         with together():
             session = resume(options, arguments) if options.resume else begin(options, now)
+        refuse_other_settings(session, options)
         again = f"go on with python -m jdqn.run --resume {session.folder.path}"
         keep_compiled(options.compilation_cache)
         if options.resume and session.folder.result.exists() and not session.longer:
@@ -65,8 +64,7 @@ def main(arguments: list[str]) -> int:
             if several():
                 leave_the_others(error, session.folder)
             if isinstance(error, OSError) and error.errno in NO_ROOM:
-                there = any(session.folder.path.rglob(manifest.NAME))
-                then = again if there else "start it again"
+                then = again if has_checkpoint(session) else "start it again with --overwrite"
                 tell(f"{error.filename or 'a file'} could not be written ({error.strerror}): make room and {then}")
                 return 1
             raise
@@ -79,8 +77,10 @@ def main(arguments: list[str]) -> int:
         console.print(f"stopped {where}: {again}")
         return 128 + stop.signum
     except Sick as error:
-        there = any(session.folder.path.rglob(manifest.NAME))
-        tell(f"{error}; {'the last checkpoint is from before' if there else 'there is no checkpoint from before'}")
+        before = (
+            "the last checkpoint is from before" if has_checkpoint(session) else "there is no checkpoint from before"
+        )
+        tell(f"{error}; {before}")
         return 1
     except ConfigError as error:
         if first() or not isinstance(error, Agreed):
@@ -90,9 +90,15 @@ def main(arguments: list[str]) -> int:
         return 2
 
 
+def has_checkpoint(session: Session) -> bool:
+    """There is something that --resume goes on from."""
+    folders = [session.folder_of(k) for k in range(len(session.plans))]
+    return any(any(folder.checkpoint.glob(f"*/{manifest.NAME}")) for folder in folders)
+
+
 def tell(sentence: str, kind: str = "error") -> None:
     """Say to stderr what is wrong."""
-    Screen(stderr=True).print(f"{kind}: {sentence}")
+    screen(stderr=True).print(f"{kind}: {sentence}")
 
 
 def warn(sentence: str) -> None:
@@ -108,7 +114,8 @@ def leave_the_others(error: Exception, folder: RunFolder) -> None:
     if isinstance(error, RuntimeError | ValueError) and re.search(LOST, str(error), re.IGNORECASE):
         what = f"this host is out of step, probably because another host was lost ({reason})"
     else:
-        traceback.print_exception(error)
+        with contextlib.suppress(OSError):
+            traceback.print_exception(error)
         what = f"this host failed ({reason})"
     tell(f"{what}: start all of them again with --resume {folder.path}")
     leave(1)
@@ -139,8 +146,6 @@ def prepare(console: Console, session: Session, options: Options, split: dict[st
     if fresh:  # what is resumed keeps its waves
         session.plans = [part for run in runs for part in sweep.waves(run.plan, run.most(options.wave))]
         runs = [session.run(part, env) for part in session.plans]
-    with together():
-        refuse_other_settings(session.plans, options)
     split["build"] = time.perf_counter() - began
     describe(console, runs)
     for run in runs:
@@ -155,8 +160,10 @@ def prepare(console: Console, session: Session, options: Options, split: dict[st
             RunFolder.create(folder.path, options.overwrite)
         if first():
             write_plans(session)
+    with together():
+        folder.require_seen()
     if not first():  # where JAX itself ends this process, because the first host is lost, nothing can be said any more
-        Screen().print(f"if a host is lost, start all of them again with --resume {folder.path}")
+        screen().print(f"if a host is lost, start all of them again with --resume {folder.path}")
     return runs
 
 

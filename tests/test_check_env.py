@@ -375,6 +375,7 @@ def test_the_environments_of_gymnax_pass(name):
         (dict(ticks=-1), "check_env's ticks must be"),
         (dict(key=0), r"check_env's key must be a random key like jax.random.key\(0\), got 0"),
         (dict(key=jnp.zeros(2)), "check_env's key must be a random key"),
+        (dict(key=jax.random.split(jax.random.key(0))), "check_env's key must be a random key"),
     ],
 )
 def test_what_is_asked_of_check_env_itself(given, sentence):

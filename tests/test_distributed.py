@@ -122,12 +122,12 @@ processes.meet("127.0.0.1:9", 2, 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["--learning-rate", "0.5"], ["--seeds", "3"]])
+@pytest.mark.parametrize("words", ["--learning-rate 0.5", "--seeds 3", "--wave 1", "--n-step 1 2"])
 def test_hosts_with_other_flags_are_refused(words, tmp_path):
     """They would train a mixture of both, or wait for arrays that never come."""
-    children = two([*TINY["q_learning"], "--out", tmp_path / "run"], words)
+    children = two([*TINY["q_learning"], "--out", tmp_path / "run"], words.split())
     (first, _, said), (second, _, silent) = finish(children)
-    assert (first, second) == (2, 2)
+    assert (first, second) == (2, 2), said
     assert "error: the hosts of this run have different flags" in said
     assert silent == ""
     assert not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 """The rooms of the host: statistics, the Gymnasium twin, metrics.csv, checkpoints, signals."""
 
+import errno
 import os
 import signal
 
@@ -127,6 +128,34 @@ def test_metrics_after_a_checkpoint_are_cut(tmp_path):
     path.unlink()
     with pytest.raises(ConfigError, match="cannot be resumed"):
         Table(path, METRICS, 8)
+
+
+def test_rows_that_the_disk_loses_while_syncing_are_written_again(tmp_path, monkeypatch):
+    """Some say only then that there is no room, and only once; another error is not taken for that."""
+    path, said, errors = tmp_path / "metrics.csv", [], [None, errno.ENOSPC, errno.ENOSPC, None, errno.EIO]
+
+    def fsync(file):
+        if number := errors.pop(0):
+            os.ftruncate(file, len(whole) + 5)  # the disk has the sync before, and a piece
+            raise OSError(number, os.strerror(number))
+
+    file = Table(path, METRICS, 0, warn=said.append)
+    monkeypatch.setattr(os, "fsync", fsync)
+    file.add(report(1))
+    assert file.sync()
+    whole = path.read_bytes()
+    file.add(report(2))
+    assert not file.sync()
+    file.add(report(3))
+    assert not file.sync()
+    assert len(said) == 1
+    assert file.sync()
+    assert path.read_bytes().startswith(whole)
+    np.testing.assert_array_equal(read_metrics(path)["loss"], [[1, 2], [2, 3], [3, 4]])
+    with pytest.raises(OSError, match="Input/output"):
+        file.sync()
+    errors.append(None)
+    file.close()
 
 
 def test_metrics_hold_a_float32_exactly(tmp_path):

@@ -19,7 +19,7 @@ from rich.console import Console
 from jdqn import Config, Hyper, envs, preset
 from jdqn.host import folder as run_folder
 from jdqn.host.console import ProgressBar
-from jdqn.host.devices import kind
+from jdqn.host.devices import arithmetic
 from jdqn.host.plan import Plan
 from jdqn.host.program import Run
 from jdqn.run import main
@@ -63,7 +63,7 @@ def test_config_json_says_everything(finished):
     assert set(content["hyper"]) == set(Hyper._fields)
     assert content["versions"]["jax"] == jax.__version__
     assert content["versions"]["gymnax"] == importlib.metadata.version("gymnax")
-    assert content["device"] == {"platform": "cpu", "kind": kind(), "count": jax.device_count()}
+    assert content["device"] == {"platform": "cpu", "kind": arithmetic(), "count": jax.device_count()}
 
 
 def test_metrics_are_one_row_per_agent_and_report(finished):

@@ -497,9 +497,9 @@ def test_another_processor_may_round_otherwise(monkeypatch):
     assert run.elsewhere(there) == ""
     assert "the same numbers" in run.elsewhere(there | {"count": 2})
     monkeypatch.setenv("NPROC", "77")
-    assert f"({devices.kind()}) with numbers that may round otherwise" in run.elsewhere(there)
+    assert f"({devices.arithmetic()}) with numbers that may round otherwise" in run.elsewhere(there)
     monkeypatch.undo()
-    monkeypatch.setattr(devices, "processor", lambda: "another")
+    monkeypatch.setattr(devices, "processor", lambda: (devices.name_of_device(), "fma"))
     assert "may round otherwise" in run.elsewhere(there)
 
 
@@ -520,7 +520,7 @@ def test_another_number_of_devices(kind, tmp_path, capsys):
     capsys.readouterr()
     assert main(["--resume", str(path), "--devices", "1"]) == 0
     said = capsys.readouterr().out
-    here = devices.kind()
+    here = devices.arithmetic()
     assert f"written on 2 cpu device(s) ({here}), going on on 1 cpu device(s) ({here})" in said
     if kind == "population":
         assert "with the same numbers" in said

@@ -187,6 +187,7 @@ def test_a_checkpoint_of_another_version_is_refused_before_compiling(damage, sto
     ("content", "reason"),
     [
         (None, "holds 0 of the"), (b"\xff\xfe", "holds 1 of the"), ("folder", "cannot be read (Is a directory)"),
+        ("cut", "damaged in line"),
         ((1, b"agent"), "line 1"), ((2, b"0x"), "line 2"), ((2, b"1,2"), "line 2"), ((2, b"\xff"), "line 2"),
     ],
 )  # fmt: skip
@@ -196,6 +197,10 @@ def test_metrics_that_are_damaged_are_refused_before_compiling(content, reason, 
     path.unlink()
     if content == "folder":
         path.mkdir()
+    elif content == "cut":  # in the last cell of the last row that counts
+        newest = max((stopped / "checkpoint").iterdir(), key=lambda x: int(x.name))
+        counted = 1 + 2 * manifest.read(newest)["host"]["progress"]["reports"]
+        path.write_bytes(b"\n".join(lines[:counted])[:-1])
     elif isinstance(content, tuple):
         number, cell = content
         lines[number - 1] = cell + lines[number - 1][1:]

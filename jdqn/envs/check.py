@@ -52,7 +52,7 @@ def check_env(
     for name, number in (("num_envs", num_envs), ("ticks", ticks)):
         if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
             raise ConfigError(f"check_env's {name} must be a whole number of at least 1, got {number!r}")
-    if key is not None and not is_key(key):
+    if key is not None and not (is_key(key) and key.shape == ()):
         raise ConfigError(f"check_env's key must be a random key like jax.random.key(0), got {key!r}")
     with jax.debug_key_reuse(False):  # it takes a key that a state holds for a used one, under vmap
         check_shapes(env)

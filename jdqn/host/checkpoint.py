@@ -152,7 +152,13 @@ class Checkpoints:
                 if first():
                     found = self._newest_whole()
             (iteration,) = map(int, agree(found[0] if found else 0))
-            self._chosen = found or (iteration, manifest.read(self.path / str(iteration)))
+            content = found[1] if found else manifest.read(self.path / str(iteration))
+            with together():
+                if not content:
+                    raise ConfigError(
+                        f"{self.path / str(iteration)} is not there on this host: all have to share a disk"
+                    )
+            self._chosen = iteration, content
             self._written = iteration
         return self._chosen
 

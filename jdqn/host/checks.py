@@ -1,7 +1,6 @@
 """What is refused of the program's own options; those of an agent are validation.py's."""
 
 import dataclasses
-import errno
 import math
 import os
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ConfigError, ticks_per_iteration, total_iterations, warm_up_iterations
+from .folder import NO_ROOM
 
 COUNT = 2**31 - 1
 MOST_AGENTS, MOST_PROGRAMS, MOST_REPORTS = 2**20, 1_000, 1_000_000
@@ -73,7 +73,7 @@ def _check_hosts(options: Any) -> None:
         raise ConfigError(f"{flag(given[0])} belongs to a run on several hosts: add --distributed, or leave it out")
     if options.coordinator is not None:
         name, _, port = options.coordinator.rpartition(":")
-        if not (name and port.isdecimal() and 0 < int(port) < 2**16):
+        if not (name and port.isdecimal() and len(port) < 6 and 0 < int(port) < 2**16):
             raise ConfigError(
                 f"--coordinator is the address HOST:PORT of the first host, like 10.0.0.1:1234, got "
                 f"{options.coordinator[:80]}"
@@ -115,7 +115,7 @@ def _writes(folder: Path) -> bool:
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)  # there may be room later
+        return error.errno in NO_ROOM  # there may be room later
     return True
 
 
@@ -159,13 +159,17 @@ def check_plans(plans: Sequence[Any]) -> None:
             )
 
 
-def check_debug(plans: Sequence[Any]) -> None:
-    """Refuse --debug where agents or shards go side by side: it cannot look into a loop under `vmap`.
+def check_debug(plans: Sequence[Any], distributed: bool) -> None:
+    """Refuse --debug on several hosts, for it is of one device, and where agents or shards go side by side.
+
+    It cannot look into a loop under `vmap`.
 
     Raises:
         ConfigError: one sentence that names both flags.
     """
     for plan in plans:
+        if plan.debug and distributed:
+            raise ConfigError("--debug trains on one device of one host: leave it out, or start without --distributed")
         if plan.debug and (plan.shards > 1 or min(plan.at_once, plan.agents) > 1):
             other = "--parallel data" if plan.shards > 1 else f"--at-once {plan.at_once}"
             raise ConfigError(

@@ -1,7 +1,8 @@
 """What a person sees of a run: a few lines, and a bar on a terminal."""
 
 import contextlib
-from typing import Any
+import sys
+from typing import Any, TextIO
 
 import jax
 import numpy as np
@@ -12,26 +13,35 @@ from rich.table import Table
 
 from ..config import Config
 from ..presets import ALGORITHMS, defaults
-from .devices import kind
+from .devices import name_of_device
 from .folder import RunFolder, text
 from .memory import human, tree_bytes
 from .program import Run
 
 
-class Screen(Console):
-    """Prints lines as they are. Where they cannot be written (a log on a full disk, a pipe whose reader is gone) they
-    are lost, and whoever prints goes on.
-    """
+class Lossy:
+    """A stream of text that may lose some: a log lies on a full disk, or the reader of a pipe is gone."""
 
-    def __init__(self, stderr: bool = False):
-        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False)
+    def __init__(self, stream: TextIO):
+        self._stream = stream
 
-    def print(self, *objects: Any, **options: Any) -> None:
+    def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
-            super().print(*objects, **options)
+            self._stream.write(text)
+        return len(text)
 
-    def on_broken_pipe(self) -> None:
-        """Not the end of the program, which it is to rich."""
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def screen(stderr: bool = False) -> Console:
+    """Prints lines as they are; where they cannot be written, whoever prints goes on."""
+    stream: Any = Lossy(sys.stderr if stderr else sys.stdout)
+    return Console(file=stream, highlight=False, soft_wrap=True, markup=False)
 
 
 def list_algorithms(console: Console) -> None:
@@ -67,7 +77,7 @@ def describe(console: Console, runs: list[Run]) -> None:
         f"seed {plan.seeds[0]}"
     )
     console.print(
-        f"{run.devices} device(s) {device.platform} ({kind()}), {run.parameters:,} parameters per agent, "
+        f"{run.devices} device(s) {device.platform} ({name_of_device()}), {run.parameters:,} parameters per agent, "
         f"replay {run.replay_bytes:,} bytes ({human(run.replay_bytes)}), {human(run.agent_bytes)} per agent in all"
     )
 

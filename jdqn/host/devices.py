@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import jax
+import xxhash
 
 from ..config import ConfigError
 from ..envs.gymnax import IMAGES
@@ -21,26 +22,32 @@ def cores() -> int:
         return found
 
 
-def processor() -> str:
-    """The name of the CPU, if the system tells."""
+def processor() -> tuple[str, str]:
+    """(name of the CPU, instructions that it has), as far as the system tells."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
     except OSError:
         lines = []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "cpu")
+    about = {name.strip(): value.strip() for name, value in lines}
+    return about.get("model name", "cpu"), about.get("flags", about.get("Features", ""))  # the latter on ARM
 
 
-def kind() -> str:
-    """What has to be the same for the same program to round in the same way: the kind of device.
-
-    JAX calls all CPUs alike. What they compute depends on the instructions they have and on the number of threads that
-    share a product.
-    """
+def name_of_device() -> str:
+    """What the devices are; JAX calls all CPUs alike."""
     device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
-    threads = os.environ.get("NPROC") or cores()
-    return f"{processor()}, {threads} thread{'' if str(threads) == '1' else 's'}"
+    return processor()[0] if device.platform == "cpu" else device.device_kind
+
+
+def arithmetic() -> str:
+    """What has to be the same for the same program to round in the same way.
+
+    Of a CPU that is the instructions it has, for which its name does not stand, and how many threads share a product.
+    """
+    if jax.default_backend() != "cpu":
+        return name_of_device()
+    name, instructions = processor()
+    digest = xxhash.xxh32_hexdigest(" ".join(sorted(instructions.split())).encode())
+    return f"{name}, instructions {digest}, threads {os.environ.get('NPROC') or cores()}"
 
 
 def number_wanted(text: str) -> int | None:

@@ -2,10 +2,12 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,10 @@ METRICS = (
     "agent", "seed", "env_steps", "updates", "episodes", "return", "length", "loss", "q", "grad_norm", "epsilon",
     "seconds",
 )  # fmt: skip
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SEEN_SECONDS = 60  # that a shared disk may take to show on one host what another wrote
 
 
 class RunFolder:
@@ -86,6 +92,20 @@ class RunFolder:
             raise ConfigError(f"--resume {path} holds no run: there is no {folder.config}")
         return folder
 
+    def require_seen(self) -> None:
+        """Wait until what the first host wrote is here too.
+
+        Raises:
+            ConfigError: it does not come.
+        """
+        until = time.monotonic() + SEEN_SECONDS
+        while not (self.config.exists() or self.parts.exists()):
+            if time.monotonic() > until:
+                raise ConfigError(
+                    f"{self.path} is another folder here than on the first host: choose one on a disk that all share"
+                )
+            time.sleep(0.1)
+
     def holds_a_run(self) -> bool:
         """There is a config.json or parts.json that this program wrote: what it wrote it may remove."""
         try:
@@ -147,6 +167,8 @@ def require_rows(path: Path, columns: Sequence[str], rows: int) -> list[bytes]:
         )
     for number, line in enumerate(lines[: 1 + rows], 1):
         try:
+            if not line.endswith(b"\n"):
+                raise ValueError("it has no end")
             cells = line.decode().rstrip("\n").split(",")
             if number == 1 and tuple(cells) != tuple(columns):
                 raise ValueError(f"the columns are not {', '.join(columns)}")
@@ -173,12 +195,13 @@ class Table:
         write: bool = True,
         warn: Callable[[str], None] = lambda message: None,
     ):
-        """Open after `rows` rows, which `require_rows` looks at; whatever follows them is cut off.
+        """Open after `rows` rows; whatever follows them is cut off. Where it may not `write`, it does nothing.
 
-        Where it may not `write`, it does nothing.
+        Raises:
+            ConfigError: see `require_rows`.
         """
         self.path, self.columns, self.warn = path, columns, warn
-        self._waiting = b""
+        self._waiting, self._fresh = b"", b""  # not written yet, and written since the last sync
         self._error: OSError | None = None
         self._file = None
         if not (write and first()):
@@ -187,7 +210,7 @@ class Table:
         # Cut in place: a full disk may have no room for a copy.
         self._file = path.open("r+b" if rows else "wb", buffering=0)
         self._file.truncate(sum(map(len, lines)) if rows else 0)
-        self._file.seek(0, os.SEEK_END)
+        self._synced = self._file.seek(0, os.SEEK_END)
         self._write(b"" if rows else lines[0])
 
     def add(self, columns: dict[str, Any]) -> None:
@@ -205,11 +228,10 @@ class Table:
         self._waiting += more
         try:
             while self._waiting:
-                self._waiting = self._waiting[self._file.write(self._waiting) :]
+                written = self._file.write(self._waiting)
+                self._fresh, self._waiting = self._fresh + self._waiting[:written], self._waiting[written:]
         except OSError as error:
             self._lacks(error)
-        else:
-            self._error = None
 
     def _lacks(self, error: OSError) -> None:
         if self._error is None:
@@ -221,11 +243,21 @@ class Table:
         if self._file is None:
             return True
         self._write(b"")
+        if self._waiting:
+            return False
         try:
             os.fsync(self._file.fileno())
-        except OSError as error:  # some systems find out only now that there is no room
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            # Some disks find out only now, and say so once: what they were given has to be written again.
+            self._file.truncate(self._synced)
+            self._file.seek(0, os.SEEK_END)
+            self._waiting, self._fresh = self._fresh, b""
             self._lacks(error)
-        return self._error is None
+            return False
+        self._fresh, self._synced, self._error = b"", self._file.tell(), None
+        return True
 
     def close(self) -> None:
         """Write no more.

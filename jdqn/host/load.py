@@ -40,14 +40,16 @@ def load(folder: str | Path, best: bool = False) -> Trained:
         raise ConfigError(f"{folder} is a run in several parts: load one of them, like {found.path / 'part-000'}")
     if not found.config.exists():
         raise ConfigError(f"{folder} holds no run: there is no {found.config}")
-    (plan,) = read_plans(found.config)
+    plan, *others = read_plans(found.config)
+    if others:
+        raise ConfigError(f"{found.config} is damaged: it describes {1 + len(others)} runs, as a parts.json does")
     env = envs.make(plan.env, **plan.env_params)
     run, checkpoints = Run(plan, env), Checkpoints(found.checkpoint, warn=damages.append)
     try:
         if best:
             checkpoints.choose_best()
         iteration = checkpoints.newest()
-        plan.require_same(checkpoints.host()["run"]["plan"], found.checkpoint / str(iteration))
+        run.require_same(checkpoints, found.checkpoint / str(iteration))
         state, *_ = run.restore(checkpoints)
     finally:
         checkpoints.close()

@@ -18,7 +18,7 @@ from ..config import Config, ConfigError, Hyper
 from ..validation import validate_config, validate_hyper
 from ..version import __version__
 from .checks import check_plans, check_ranges
-from .devices import kind
+from .devices import arithmetic
 
 CHANGEABLE = ("reports", "episodes", "checkpoint_every", "keep", "keep_best", "non_finite", "debug")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "numpy")
@@ -115,7 +115,7 @@ class Plan:
         return content | {
             "versions": {"jdqn": __version__, "python": platform.python_version()}
             | {name: version(name) for name in LIBRARIES},
-            "device": {"platform": device.platform, "kind": kind(), "count": jax.device_count()},
+            "device": {"platform": device.platform, "kind": arithmetic(), "count": jax.device_count()},
         }
 
     @classmethod
@@ -238,7 +238,9 @@ def _read(wanted: Any, value: Any) -> Any:
     if origin is Literal:
         fits = isinstance(value, str) and value in inner
     elif wanted is float:
-        fits = type(value) in (int, float) and abs(value) <= sys.float_info.max
+        if type(value) in (int, float) and abs(value) <= sys.float_info.max:
+            return float(value)
+        fits = False
     else:
         fits = wanted is Any or type(value) is (dict if wanted in (Config, Hyper, Evolution) else wanted)
     if not fits:

@@ -56,11 +56,12 @@ def meet(coordinator: str | None, hosts: int | None, index: int | None) -> None:
 
 def _give_up(coordinator: str | None) -> None:
     where = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "the address that was found")
-    sys.stderr.write(
-        f"error: --distributed waited {JOIN_SECONDS} seconds for the other hosts at {where}: start the same command on "
-        "all of them, and see that each reaches that address\n"
-    )
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.write(
+            f"error: --distributed waited {JOIN_SECONDS} seconds for the other hosts at {where}: start the same "
+            "command on all of them, and see that each reaches that address\n"
+        )
+        sys.stderr.flush()
     os._exit(2)
 
 

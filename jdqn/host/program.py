@@ -5,6 +5,7 @@ import copy
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from ..trainer import Metrics, State
 from ..types import PyTree
 from ..version import __version__
 from .checkpoint import Checkpoints
-from .devices import kind
+from .devices import arithmetic
 from .folder import METRICS, RunFolder, require_rows
 from .generations import lineage_columns
 from .health import Sick, begin_again
@@ -77,7 +78,7 @@ class Run:
 
         A multiple of the devices, which would train copies else, or less than one each.
         """
-        if self.plan.shards > 1:
+        if self.plan.shards > 1 or wave >= self.plan.agents:
             return self.plan.agents
         # Beside the state and its copy there has to be as much again to compute with.
         fit = wave or max(1, total_bytes(self.devices) // ((holds() + 1) * self.agent_bytes))
@@ -97,7 +98,7 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint says of the run that wrote it."""
         device = jax.devices()[0]
-        where = {"platform": device.platform, "kind": kind(), "count": self.devices}
+        where = {"platform": device.platform, "kind": arithmetic(), "count": self.devices}
         return {"size": self.size, "plan": self.plan.fingerprint(), "device": where}
 
     def require_resumable(self, checkpoints: Checkpoints, folder: RunFolder) -> dict[str, Any]:
@@ -109,6 +110,23 @@ class Run:
         """
         iteration, plan = checkpoints.newest(), self.plan
         path = folder.checkpoint / str(iteration)
+        size, device, progress = self.require_same(checkpoints, path)
+        if iteration > self.total:
+            steps = iteration * self.trainer.ticks
+            raise ConfigError(f"the run has been trained for {steps:,} steps: raise --total-steps above that")
+        checkpoints.require_arrays(self._saved_as(size))
+        if first():
+            require_rows(folder.metrics, METRICS, progress.reports * plan.agents)
+            if progress.generations:
+                require_rows(folder.lineage, lineage_columns(plan), progress.generations * plan.agents)
+        return device
+
+    def require_same(self, checkpoints: Checkpoints, path: Path) -> tuple[int, dict[str, Any], Progress]:
+        """What the newest checkpoint, at `path`, says of the run that wrote it: places, devices, how far it was.
+
+        Raises:
+            ConfigError: another version or another run wrote it.
+        """
         try:
             host = checkpoints.host()
             wrote, progress = host["run"], Progress.from_json(host["progress"])
@@ -119,16 +137,8 @@ class Run:
                 f"{path} was written by jdqn {checkpoints.version()}, and this is jdqn {__version__}, whose "
                 f"checkpoints hold other things ({error!r}): go on with the version that wrote it"
             ) from error
-        if iteration > self.total:
-            steps = iteration * self.trainer.ticks
-            raise ConfigError(f"the run has been trained for {steps:,} steps: raise --total-steps above that")
-        plan.require_same(saved, path)
-        checkpoints.require_arrays(self._saved_as(size))
-        if first():
-            require_rows(folder.metrics, METRICS, progress.reports * plan.agents)
-            if plan.evolution:
-                require_rows(folder.lineage, lineage_columns(plan), progress.generations * plan.agents)
-        return device
+        self.plan.require_same(saved, path)
+        return size, device, progress
 
     def _saved_as(self, size: int) -> PyTree:
         """Shapes of what a run of `size` agents, copies included, keeps in a checkpoint."""

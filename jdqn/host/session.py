@@ -53,20 +53,22 @@ class Session:
         return RunFolder(self.folder.path / f"part-{part:03d}") if len(self.plans) > 1 else self.folder
 
 
-def refuse_other_settings(plans: list[Plan], options: Options) -> None:
-    """Refuse hosts that were started with different flags, or have other libraries.
+def refuse_other_settings(session: Session, options: Options) -> None:
+    """Refuse hosts that were started with different flags, or have another Python or other libraries.
+
+    Called before anything else is gathered from all of them, which has the same shape on all only if this is so.
 
     Raises:
         Agreed: on every host.
     """
-    told = [{name: value for name, value in plan.to_json().items() if name != "device"} for plan in plans]
-    content = json.dumps([told, options.resume is None, options.wave])
+    told = [{name: value for name, value in plan.to_json().items() if name != "device"} for plan in session.plans]
+    content = json.dumps([told, options.resume is None, options.wave, str(session.folder.path)])
     digest = xxhash.xxh64_intdigest(content.encode()) >> 12  # 52 bits: a float has them all
-    most, opposite = agree(digest, -digest)
-    if most != -opposite:
+    largest, smallest = agree(digest, -digest)
+    if largest != -smallest:
         raise Agreed(
-            "the hosts of this run have different flags, or versions of jdqn or its libraries: give all of them the "
-            "same (--host-index apart)"
+            "the hosts of this run have different flags, or versions of Python, jdqn or its libraries: give all of "
+            "them the same (--host-index apart)"
         )
 
 
@@ -88,7 +90,7 @@ def begin(options: Options, now: float) -> Session:
                 raise ConfigError(f"{flag(name)} is for several agents, and --parallel data trains one: leave it out")
         shards = devices.choose(wanted, jax.device_count(), divides=False)
         plans = [dataclasses.replace(plans[0], shards=shards)]
-    check_debug(plans)
+    check_debug(plans, options.distributed)
     name = f"{options.env}-{options.algo}-s{options.seed}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
     return Session(RunFolder(options.out or Path("runs") / name), plans, wanted)
 
@@ -114,8 +116,8 @@ def resume(options: Options, arguments: list[str]) -> Session:
     plans = read_plans(folder.parts if folder.parts.exists() else folder.config)
     plans = [plan.changed(changed, options) for plan in plans]
     check_plans(plans)
-    check_debug(plans)
-    agents, shards = (max(x) for x in zip(*((plan.agents, plan.shards) for plan in plans), strict=True))
+    check_debug(plans, options.distributed)
+    agents, shards = max(plan.agents for plan in plans), max(plan.shards for plan in plans)
     # A device for each shard, on however few cores, sums gradients as the run did that was stopped.
     number = shards if wanted is None and shards > 1 else wanted
     devices.split_cpu(number, agents, convolve(plans))
