@@ -127,7 +127,7 @@ def table(name: str) -> str:
         result = found["result"]
         ours, twin = result["evaluation"], result["gymnasium"]
         each = sorted(ours["per_agent"])
-        low, high = interval(each)
+        low, high = interval(ours["per_agent"])  # in the order of the cards: the resamples are always the same
         middle = each[len(each) // 4 : len(each) - len(each) // 4]
         lines.append(
             [

@@ -71,7 +71,7 @@ class Options:
     at_once: int = 0
     """Agents in one batch (vmap) on a device; 0 for all of them, one after another on a CPU."""
     wave: int = 0
-    """Agents in memory together, the others follow in waves; 0 for as many as fit."""
+    """Agents in memory together, or the next smaller multiple of the devices; the others follow. 0: as many as fit."""
     distributed: bool = False
     """Run on several hosts at once: start the same command on each."""
     coordinator: str | None = None
