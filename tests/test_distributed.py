@@ -122,7 +122,7 @@ processes.meet("127.0.0.1:9", 2, 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["--learning-rate 0.5", "--seeds 3", "--wave 1", "--n-step 1 2"])
+@pytest.mark.parametrize("words", ["--learning-rate 0.5", "--seeds 3", "--wave 1", "--optimizer adam sgd"])
 def test_hosts_with_other_flags_are_refused(words, tmp_path):
     """They would train a mixture of both, or wait for arrays that never come."""
     children = two([*TINY["q_learning"], "--out", tmp_path / "run"], words.split())
