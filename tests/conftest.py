@@ -10,3 +10,4 @@ with warnings.catch_warnings():  # its dependencies touch deprecated parts of ja
 
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_num_cpu_devices", 4)  # so that what is spread over devices can be tested on one machine
+jax.devices()  # now, before a test of the whole program chooses another number for those that follow it
