@@ -62,7 +62,7 @@ def refuse_other_settings(session: Session, options: Options) -> None:
         Agreed: on every host.
     """
     told = [{name: value for name, value in plan.to_json().items() if name != "device"} for plan in session.plans]
-    content = json.dumps([told, options.resume is None, options.wave, str(session.folder.path)])
+    content = json.dumps([told, options.resume is None, options.wave, str(session.folder.path)], default=repr)
     digest = xxhash.xxh64_intdigest(content.encode()) >> 12  # 52 bits: a float has them all
     largest, smallest = agree(digest, -digest)
     if largest != -smallest:
