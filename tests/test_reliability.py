@@ -21,7 +21,7 @@ from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, 
 
 import jdqn
 from jdqn.config import ConfigError
-from jdqn.host import arrays, devices, manifest, program, session
+from jdqn.host import arrays, debug, devices, manifest, session
 from jdqn.host.checkpoint import Checkpoints
 from jdqn.host.folder import RunFolder
 from jdqn.host.options import parse
@@ -412,8 +412,8 @@ def test_debug_names_who_called_what_jax_traces_by_itself():
     def train(x):
         return jax.lax.fori_loop(0, 2, lambda i, x: jax.scipy.special.xlogy(x, x), x)  # 0 * -inf inside
 
-    error, _ = jax.jit(program._checked(jax.jit(train)))(0.0)
-    assert re.fullmatch(r" at \S*test_reliability.py:\d+ \(.*train.*\)", program._place(error.get_exception()))
+    error, _ = jax.jit(debug.checked(jax.jit(train)))(0.0)
+    assert re.fullmatch(r" at \S*test_reliability.py:\d+ \(.*train.*\)", debug.place_of(error.get_exception()))
 
 
 @pytest.mark.slow

@@ -2,17 +2,13 @@
 
 import concurrent.futures
 import copy
-import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import checkify
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from ..build import build
 from ..config import ConfigError, Hyper, total_iterations
@@ -25,6 +21,7 @@ from ..trainer import Metrics, State
 from ..types import PyTree
 from ..version import __version__
 from .checkpoint import Checkpoints
+from .debug import checked, place_of
 from .devices import arithmetic
 from .folder import METRICS, RunFolder, require_rows
 from .generations import lineage_columns
@@ -192,8 +189,8 @@ class Run:
         evaluate_all = each(evaluate_one, self.at_once)
         if self.mesh is not None:
             evaluate_all = on_devices(self.mesh)(evaluate_all)
-        checked = _checked if self.plan.debug else lambda function: function
-        advance = jax.jit(checked(self.population.advance), donate_argnums=0)
+        train = checked(self.population.advance) if self.plan.debug else self.population.advance
+        advance = jax.jit(train, donate_argnums=0)
         jobs = {  # in the order in which they are needed
             "advance": lambda: advance.lower(state, hyper, sums, i, i),
             "init": lambda: self.init.lower(keys, hyper),
@@ -225,7 +222,7 @@ class Run:
             return found
         error, results = found
         if exception := error.get_exception():
-            raise Sick(f"--debug found {str(exception).rstrip('.')}{_place(exception)}")
+            raise Sick(f"--debug found {str(exception).rstrip('.')}{place_of(exception)}")
         return results
 
     def examine(self, state: State, sums: Metrics) -> np.ndarray:
@@ -285,49 +282,3 @@ class Run:
     def score(self, state: State, dropped: list[int]) -> float:
         """Mean greedy return of the agents that are not dropped."""
         return float(np.delete(self.evaluate(state).mean(1), dropped).mean())
-
-
-def _checked(function: Callable) -> Callable:
-    """Return a function that also returns the first place where something became nan."""
-
-    def named(*arguments):
-        program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        found = jaxpr_as_fun(_named(program))(*jax.tree.leaves(arguments))
-        return jax.tree.unflatten(jax.tree.structure(shapes), found)
-
-    return checkify.checkify(named, errors=checkify.nan_checks | checkify.user_checks)
-
-
-def _named(program: ClosedJaxpr, caller: Any = None) -> ClosedJaxpr:
-    """Let what happens inside a function of JAX's carry the traceback of the line that called it.
-
-    JAX traces a function that has a rule for its derivative, or is jitted, by itself, and its traceback ends there.
-    """
-
-    def one(equation):
-        mine = equation.source_info.traceback
-        traceback = mine if caller is None or _lines(mine) else caller
-
-        def inner(x):
-            if isinstance(x, tuple):
-                return tuple(map(inner, x)) if any(isinstance(y, ClosedJaxpr) for y in x) else x
-            return _named(x, traceback) if isinstance(x, ClosedJaxpr) else x
-
-        return equation.replace(
-            source_info=equation.source_info.replace(traceback=traceback),
-            params={name: inner(x) for name, x in equation.params.items()},
-        )
-
-    return program.map_jaxpr(lambda jaxpr: jaxpr.replace(eqns=[one(x) for x in jaxpr.eqns]))
-
-
-def _lines(traceback: Any) -> list[Any]:
-    """The frames of a traceback that are ours or an environment's, the innermost first."""
-    frames = getattr(traceback, "frames", ())
-    return [x for x in frames if not re.search(r"site-packages/(jax|jaxlib|flax|optax)/", x.file_name)]
-
-
-def _place(exception: Exception) -> str:
-    """Where a line of ours, or of an environment, made it."""
-    ours = _lines(getattr(exception, "traceback_info", None))
-    return f" at {ours[0].file_name}:{ours[0].line_num} ({ours[0].function_name})" if ours else ""
