@@ -8,7 +8,7 @@ sync: to a new file, as a checkpoint's are, and over one that is there, which ta
 somebody may be reading. Caches and neighbours make these numbers noisy: they are medians, with extremes.
 
 Then whole runs of the program, with a checkpoint every six seconds and with none but those of each tenth, in turns;
-`a minute` is what one a minute would cost, a tenth of the difference, as a share of the run.
+`a_minute` is what one a minute would cost, a tenth of the difference, as a share of the run.
 """
 
 import json

@@ -24,7 +24,7 @@ from .host.console import ProgressBar, describe, list_algorithms, screen
 from .host.folder import NO_ROOM, RunFolder
 from .host.health import Sick
 from .host.options import Options, parse
-from .host.processes import Agreed, agree, fetch, first, meet, several, together, wait_for_all
+from .host.processes import Agreed, agree, fetch, first, leave, meet, several, together, wait_for_all
 from .host.program import Run
 from .host.results import finish, played
 from .host.session import Session, begin, refuse_other_settings, resume, write_plans
@@ -119,14 +119,6 @@ def leave_the_others(error: Exception, folder: RunFolder) -> None:
         what = f"this host failed ({reason})"
     tell(f"{what}: start all of them again with --resume {folder.path}")
     leave(1)
-
-
-def leave(status: int) -> None:
-    """End this process now: neither a checkpoint that is being written nor another host is waited for."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    os._exit(status)
 
 
 def keep_compiled(where: str) -> None:

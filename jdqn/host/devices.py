@@ -1,5 +1,6 @@
 """Which devices a run uses. A CPU with several cores becomes several devices, so that a population uses all of them."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def cores() -> int:
         return found
 
 
+@functools.cache
 def processor() -> tuple[str, str]:
     """(name of the CPU, instructions that it has), as far as the system tells."""
     try:

@@ -59,7 +59,7 @@ def _curve(axes, steps: np.ndarray, returns: np.ndarray, legend: bool) -> None:
 def swept(rows: list[dict], name: str, path: Path) -> None:
     """Draw the return of every agent of a sweep against its value of `name`, with mean and 95 % interval per value.
 
-    Where settings that lie between 0.9 and 1 are searched by their distance from 1, they are drawn by it.
+    A setting that is searched by its distance from 1, as the discount is, is drawn by that.
     """
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     rows = [row for row in rows if row["return"] is not None]

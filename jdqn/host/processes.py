@@ -61,8 +61,15 @@ def _give_up(coordinator: str | None) -> None:
             f"error: --distributed waited {JOIN_SECONDS} seconds for the other hosts at {where}: start the same "
             "command on all of them, and see that each reaches that address\n"
         )
-        sys.stderr.flush()
-    os._exit(2)
+    leave(2)
+
+
+def leave(status: int) -> None:
+    """End this process now: neither a checkpoint that is being written nor another host is waited for."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 def several() -> bool:
