@@ -23,16 +23,12 @@ def learning_rate(ticks: Array, hyper: Hyper, schedule: str = "linear") -> Array
 
 
 def clip(most: Array | float) -> optax.GradientTransformation:
-    """Clip by global norm: optax.clip_by_global_norm bit for bit, but without 0 / 0, which --debug would find.
-
-    Were XLA to see how the divisor is made, it would round what is around it otherwise.
-    """
+    """Clip by global norm: optax.clip_by_global_norm bit for bit, but without 0 / 0, which --debug would find."""
 
     def clipped(updates, _):
         norm = optax.tree.norm(updates)
-        within = norm < most
-        divisor = jax.lax.optimization_barrier(jnp.where(within, 1, norm))
-        return jax.tree.map(lambda x: jnp.where(within, x, x / divisor * most), updates)
+        divisor = jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
+        return jax.tree.map(lambda x: jnp.where(norm < most, x, x / divisor * most), updates)
 
     return optax.stateless(clipped)
 
@@ -51,11 +47,10 @@ def radam(hyper: Hyper) -> optax.GradientTransformation:
         count = optax.safe_increment(state.count)
         decay = second**count
         length = longest - 2 * count * decay / (1 - decay)
-        enough = length >= 5.0
-        safe = jax.lax.optimization_barrier(jnp.where(enough, length, 5.0))  # see `clip`
-        r = jnp.sqrt((safe - 4.0) * (safe - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * safe))
+        squared = (length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length)
+        r = jnp.sqrt(jnp.maximum(squared, 0.0))
         steps = jax.tree.map(
-            lambda m, v: jnp.where(enough, r * m / (jnp.sqrt(v) + epsilon), m),
+            lambda m, v: jnp.where(length >= 5.0, r * m / (jnp.sqrt(v) + epsilon), m),
             optax.tree.bias_correction(mean, first, count),
             optax.tree.bias_correction(square, second, count),
         )
