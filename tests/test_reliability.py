@@ -406,6 +406,7 @@ def test_debug_finds_nothing_in_a_healthy_run(algo, tmp_path):
     """No nan comes up that is dropped later: --debug would stop there."""
     flags = dict(algo=algo, **SHORT.get(algo, OFF_POLICY), reports=2, episodes=2, out=tmp_path / "run")
     assert main([*(f"--{name}={value}" for name, value in flags.items()), "--debug"]) == 0
+    jax.clear_caches()  # a checked program takes up to a gigabyte; nineteen in one process took all of 23
 
 
 def test_debug_names_who_called_what_jax_traces_by_itself():
