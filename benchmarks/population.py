@@ -24,6 +24,7 @@ from jdqn import parallel
 from jdqn.host import devices
 
 from .common import Training, flags, tell
+from .versus import Driver
 
 SETTINGS = dict(
     total_steps=500_000, num_envs=10, rollout_length=1, updates=1, batch_size=128, hidden_sizes=(120, 84),
@@ -58,22 +59,20 @@ def start(way: str, agents: int, tiny: bool) -> tuple[Training, int, int]:
 
 def compare(agents: int, options: argparse.Namespace) -> list[dict]:
     """A record for each way, beside one agent of the program and in turns with it."""
-    from .versus import Driver  # which reads what only a comparison with others needs
-
-    works = dict.fromkeys([("jdqn", 1), *((way, agents) for way in WAYS)])
+    drivers: dict[tuple[str, int], Driver] = {}
     with contextlib.ExitStack() as stack:
-        for way, number in works:
+        for way, number in dict.fromkeys([("jdqn", 1), *((way, agents) for way in WAYS)]):
             asked = dict(way=way, agents=number, tiny=options.tiny, seconds=options.seconds)
-            works[way, number] = driver = Driver(sys.executable, "agents", asked)
-            stack.callback(driver.close)
-        turns = [{work: driver.turn() for work, driver in works.items()} for _ in range(options.repetitions)]
+            drivers[way, number] = Driver(sys.executable, "agents", asked)
+            stack.callback(drivers[way, number].close)
+        turns = [{work: driver.turn() for work, driver in drivers.items()} for _ in range(options.repetitions)]
+    rates = [{work: found["steps"] / found["seconds"] for work, found in turn.items()} for turn in turns]
     records = []
     for way in WAYS:
-        rates = [{work: found["steps"] / found["seconds"] for work, found in turn.items()} for turn in turns]
         mine = [rate[way, agents] for rate in rates]
         records.append(
             dict(way=way, agents=agents)
-            | works[way, agents].about
+            | drivers[way, agents].about
             | dict(
                 steps_per_second=statistics.median(mine),
                 spread=f"{min(mine):,.0f} to {max(mine):,.0f}",

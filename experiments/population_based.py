@@ -5,8 +5,8 @@
 
 Acrobot, 8 agents of 60,000 steps each, `dqn` with learning rate, discount, final epsilon and target rate drawn over
 ranges so wide that most draws are bad. Both searches begin with the same 8 draws, each with a seed of its own. Random
-search trains them to the end; population-based training lets the worst fifth copy the best every so often. Each then
-offers the agent that its ranking puts first, by 100 greedy episodes each. The offer is judged by 100 episodes in
+search trains them to the end; population-based training lets the worst fifth copy the best every 5,000 steps. Each
+then offers the agent that its ranking puts first, by 100 greedy episodes each. The offer is judged by 100 episodes in
 Gymnasium, which neither search has seen.
 """
 
