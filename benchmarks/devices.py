@@ -2,20 +2,26 @@
 
     python -m benchmarks.devices [--repetitions 5] [--seconds 2] [--hosts] [--tiny] [--out FILE]
 
-A CPU is split into a device for each core. `population` shares 32 agents out and sends nothing; `data` is one agent
-whose environments, replay and batch are divided, with an all-reduce of gradients at every update, beside the same agent
-in one piece. The work is CartPole with a 120-84 MLP, and MinAtar Breakout for an agent whose batch is worth dividing.
-`--hosts` measures `data` once more with a process for each device, over 127.0.0.1. `sent` are the bytes of gradients
-that each device would send per update in a ring, computed. A device of a CPU has one thread, so that two are two cores;
-the program leaves convolutions on one device as many threads as there are cores.
+`population` shares 32 agents out and sends nothing; `data` is one agent whose environments, replay and batch are
+divided, with an all-reduce of gradients at every update, beside the same agent in one piece. The work is CartPole with
+a 120-84 MLP, and MinAtar Breakout for an agent whose batch is worth dividing. `--hosts` measures `data` once more with
+a process for each device of a CPU, over 127.0.0.1.
+
+Every row is a process of its own (or several), with the devices and threads that the program makes of a CPU: a device
+for each core, small products on one thread, convolutions on as many threads as there are cores. The rows of a work and
+way take turns, and `times` is how much faster a row is than the first of them, the median of all turns. `sent` are the
+bytes of gradients that each device would send per update in a ring, computed.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import socket
-import subprocess
+import statistics
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +34,7 @@ from jdqn.shards import AGENTS, DEVICES, Shards
 
 from .common import Training, flags, tell
 from .population import SETTINGS, TINY
+from .versus import Driver
 
 COLUMNS = {
     "work": "", "way": "", "devices": "", "hosts": "", "agents": "", "batch_size": "", "steps_per_second": ",.0f",
@@ -48,83 +55,100 @@ def sent_per_update(parameters: int, number: int) -> float:
     return 2 * (number - 1) / number * 4 * parameters
 
 
-def measure(work: str, way: str, number: int, repetitions: int, target: float, tiny: bool = False) -> dict:
-    """A record; a call takes about `target` seconds."""
+def start(
+    work: str, way: str, number: int, tiny: bool, host: tuple[str, int, int] | None = None
+) -> tuple[Training, int, dict[str, Any]]:
+    """(agents after their warm-up on `number` devices, environment ticks of an iteration of all, what they are).
+
+    `host` is (address, how many, which) where each device is that of another process. Only before JAX has started.
+    """
     name, settings = WORKS[work]
+    devices.split_cpu(1 if host else number, number, devices.convolves(name, "auto"))
+    if host:
+        meet(*host)
     config, hyper = jdqn.preset("dqn", "", **(settings | (TINY if tiny else {}) | dict(num_envs=settings["num_envs"])))
     agents = 1 if way == "data" else 32 if not tiny else 2
     axes = (DEVICES, AGENTS) if number > 1 else (AGENTS,)
     shards = Shards(number, axes) if way == "data" and number > 1 else Shards()
     trainer = jdqn.build(config, jdqn.envs.make(name), shards)
     made = parallel.over_shards(trainer) if shards.count > 1 else parallel.over_agents(trainer)
-    size = shards.count if shards.count > 1 else agents
-    seeds = jnp.zeros(size, jnp.uint32) if shards.count > 1 else jnp.arange(size, dtype=jnp.uint32)
+    seeds = jnp.zeros(number, jnp.uint32) if shards.count > 1 else jnp.arange(agents, dtype=jnp.uint32)
     keys = jax.vmap(jax.random.key)(seeds)
     if number > 1:
         mesh = parallel.device_mesh(number)
         made, keys = parallel.over_devices(made, mesh), place(keys, parallel.sharded(mesh))
     training = Training(made, trainer, hyper, keys)
-    iterations, took = training.measure(repetitions, target)
-    ticks = agents * iterations * trainer.ticks
-    return dict(
-        work=work,
-        way=way,
-        devices=number,
-        hosts=jax.process_count(),
-        agents=agents,
-        batch_size=config.batch_size,
-        steps_per_second=ticks / took["seconds"],
-        microseconds_per_update=1e6 * took["seconds"] / iterations / trainer.updates / agents,
-        sent=sent_per_update(training.parameters, number) if shards.count > 1 else 0,
-        spread=f"{ticks / took['max_seconds']:,.0f} to {ticks / took['min_seconds']:,.0f}",
-    )
+    sent = sent_per_update(training.parameters, number) if shards.count > 1 else 0
+    about = dict(agents=agents, batch_size=config.batch_size, updates=agents * trainer.updates, sent=sent)
+    return training, agents * trainer.ticks, about
 
 
-def as_hosts(number: int, repetitions: int, target: float, work: str, tiny: bool) -> dict:
-    """The record of `data` with one process for each of `number` devices."""
+class Row:
+    """Agents in a process, or in one for each of `number` devices if there are `hosts`."""
+
+    def __init__(self, work: str, way: str, number: int, hosts: int, options: argparse.Namespace):
+        self.about = dict(work=work, way=way, devices=number, hosts=hosts)
+        asked = dict(of="devices", work=work, way=way, number=number, tiny=options.tiny, seconds=options.seconds)
+        self._pool = ThreadPoolExecutor(hosts)  # processes wait for each other
+        address = _free_address()
+        each = [asked | (dict(host=(address, hosts, k)) if hosts > 1 else {}) for k in range(hosts)]
+        self._drivers = list(self._pool.map(lambda asked: Driver(sys.executable, "agents", asked), each))
+        self.about |= self._drivers[0].about
+
+    def turn(self) -> dict[str, Any]:
+        return list(self._pool.map(Driver.turn, self._drivers))[0]
+
+    def close(self) -> None:
+        list(self._pool.map(Driver.close, self._drivers))
+        self._pool.shutdown()
+
+
+def _free_address() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "benchmarks.devices", "--repetitions", str(repetitions), "--seconds", str(target)]
-    command += ["--work", work, *(["--tiny"] if tiny else [])]
-    children = [
-        subprocess.Popen(
-            [*command, "--host", address, str(number), str(k)], stdout=subprocess.PIPE, text=True, env=os.environ
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def compare(work: str, way: str, numbers: list[int], options: argparse.Namespace) -> list[dict]:
+    """A record for each number of devices, and one for processes; they take turns."""
+    kinds = [(number, 1) for number in numbers]
+    if options.hosts and way == "data":
+        kinds.append((numbers[-1], numbers[-1]))
+    with contextlib.ExitStack() as stack:
+        rows = []
+        for number, hosts in kinds:
+            rows.append(Row(work, way, number, hosts, options))
+            stack.callback(rows[-1].close)
+        turns = [[row.turn() for row in rows] for _ in range(options.repetitions)]
+    rates = [[found["steps"] / found["seconds"] for found in turn] for turn in turns]
+    records = []
+    for k, row in enumerate(rows):
+        mine, updates = [rate[k] for rate in rates], row.about.pop("updates")
+        took = statistics.median(turn[k]["seconds"] / turn[k]["iterations"] for turn in turns)
+        records.append(
+            row.about
+            | dict(
+                steps_per_second=statistics.median(mine),
+                times=statistics.median(rate[k] / rate[0] for rate in rates),
+                microseconds_per_update=1e6 * took / updates,
+                spread=f"{min(mine):,.0f} to {max(mine):,.0f}",
+            )
         )
-        for k in range(number)
-    ]
-    first, *_ = [child.communicate()[0] for child in children]
-    return json.loads(next(line for line in first.splitlines() if line.startswith("{")))
+        print(json.dumps(records[-1]), file=sys.stderr, flush=True)
+    return records
 
 
 def main(arguments: list[str] | None = None) -> list[dict]:
     parser = flags("devices", __doc__, 2.0)
     parser.add_argument("--hosts", action="store_true", help="also with a process for each device")
-    parser.add_argument("--work", choices=WORKS, default="CartPole", help=argparse.SUPPRESS)
-    parser.add_argument("--host", nargs=3, metavar=("ADDRESS", "HOSTS", "INDEX"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.host:
-        address, hosts, index = options.host
-        devices.split_cpu(1, 1, convolutions=False)
-        meet(address, int(hosts), int(index))
-        number = jax.device_count()
-        record = measure(options.work, "data", number, options.repetitions, options.seconds, options.tiny)
-        print(json.dumps(record))
-        return []
-    devices.split_cpu(None, devices.cores(), convolutions=False)
-    numbers = [1 << k for k in range(jax.device_count().bit_length())]
-    records: list[dict] = []
-    for work in WORKS if not options.tiny else ["CartPole"]:
-        for way in ("population", "data"):
-            first = len(records)
-            for number in numbers if not options.tiny else numbers[:2]:
-                if work != "CartPole" and way == "population":
-                    continue
-                records.append(measure(work, way, number, options.repetitions, options.seconds, options.tiny))
-            if options.hosts and way == "data":
-                records.append(as_hosts(numbers[-1], options.repetitions, options.seconds, work, options.tiny))
-            for record in records[first:]:
-                record["times"] = record["steps_per_second"] / records[first]["steps_per_second"]
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # nothing runs here, and others need the memory
+    there = jax.device_count() if jax.default_backend() != "cpu" else devices.cores()
+    numbers = [1 << k for k in range(there.bit_length())]
+    works = [("CartPole", "population"), ("CartPole", "data"), ("Breakout, batch 512", "data")]
+    if options.tiny:
+        numbers, works = numbers[:2], works[:2]
+    records = [record for work, way in works for record in compare(work, way, numbers, options)]
     tell("Devices", records, COLUMNS, options.out)
     return records
 

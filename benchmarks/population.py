@@ -15,6 +15,7 @@ import contextlib
 import json
 import statistics
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +40,8 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def start(way: str, agents: int, tiny: bool) -> tuple[Training, int, int]:
-    """(agents after their warm-up, devices they are on, environment ticks of each in an iteration).
+def start(way: str, agents: int, tiny: bool) -> tuple[Training, int, dict[str, Any]]:
+    """(agents after their warm-up, environment ticks of an iteration of all, what they are).
 
     Only before JAX has started, for how a CPU is divided has to be said until then.
     """
@@ -54,7 +55,8 @@ def start(way: str, agents: int, tiny: bool) -> tuple[Training, int, int]:
     if number > 1:
         mesh = parallel.device_mesh(number)
         population, keys = parallel.over_devices(population, mesh), jax.device_put(keys, parallel.sharded(mesh))
-    return Training(population, trainer, hyper, keys), number, trainer.ticks
+    training = Training(population, trainer, hyper, keys)
+    return training, agents * trainer.ticks, dict(devices=number, bytes_per_agent=training.bytes // agents)
 
 
 def compare(agents: int, options: argparse.Namespace) -> list[dict]:
@@ -62,7 +64,7 @@ def compare(agents: int, options: argparse.Namespace) -> list[dict]:
     drivers: dict[tuple[str, int], Driver] = {}
     with contextlib.ExitStack() as stack:
         for way, number in dict.fromkeys([("jdqn", 1), *((way, agents) for way in WAYS)]):
-            asked = dict(way=way, agents=number, tiny=options.tiny, seconds=options.seconds)
+            asked = dict(of="population", way=way, agents=number, tiny=options.tiny, seconds=options.seconds)
             drivers[way, number] = Driver(sys.executable, "agents", asked)
             stack.callback(drivers[way, number].close)
         turns = [{work: driver.turn() for work, driver in drivers.items()} for _ in range(options.repetitions)]

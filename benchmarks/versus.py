@@ -6,7 +6,8 @@
 All libraries of a row are compiled first, then they take turns; a turn is a whole run of fresh agents, warm-up
 included. Rejax, Stable-Baselines3 and flashbax are installed from the package registry, the others are checkouts.
 Libraries in JAX run on the same JAX. `updates` are gradient steps of each agent, counted by the library, and `ticks`
-its environment steps. `times` is how much longer the library takes than jdqn, for the same number of transitions.
+its environment steps. `times` is how much longer the library takes than jdqn, for the same number of transitions: the
+median of all turns, each beside the turn of jdqn that follows, for a shared machine is not as fast at any time.
 """
 
 import argparse
@@ -70,9 +71,12 @@ class Driver:
 
 
 def environment() -> dict[str, str]:
-    """Nothing is found compiled, PyTorch has one thread, and our code is found without being installed."""
+    """Nothing is found compiled, PyTorch has one thread, and our code is found without being installed.
+
+    On a GPU nobody reserves the memory that those need who take turns with them.
+    """
     rest = {name: x for name, x in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    return rest | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    return rest | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", XLA_PYTHON_CLIENT_PREALLOCATE="false")
 
 
 def checkout_of(library: str, options: argparse.Namespace) -> dict[str, str]:
@@ -111,10 +115,10 @@ def compare(name: str, row: Row, options: argparse.Namespace) -> list[dict[str, 
     for library, found in turns.items():
         if found:
             records[library] |= summary(found, row.agents) | drivers[library].about
-    if "seconds" in records["jdqn"]:
-        base = records["jdqn"]["seconds"] / records["jdqn"]["transitions"]
-        for record in records.values():
-            record["times"] = record["seconds"] / record["transitions"] / base if "seconds" in record else None
+    each = {library: [turn["seconds"] / turn["transitions"] for turn in found] for library, found in turns.items()}
+    for library, mine in each.items():
+        if beside := [other / base for other, base in zip(mine, each.get("jdqn", []), strict=False)]:
+            records[library] |= dict(times=statistics.median(beside), times_each=beside)
     return list(records.values())
 
 

@@ -1,25 +1,23 @@
-"""Train agents of jdqn in one of two ways: python agents.py SETTINGS, a JSON object with way, agents, tiny and seconds.
+"""Train agents of jdqn as a benchmark starts them: python agents.py SETTINGS, a JSON object.
 
-A turn is a call of about so many seconds in the learning phase, of agents that go on from the turn before.
+`of` names the benchmark, whose `start` is given the rest but `seconds`. A turn is a call of about so many seconds in
+the learning phase, of agents that go on from the turn before.
 """
 
 from turns import settings, take_turns
 
-from benchmarks.population import start
+from benchmarks import devices, population
 
 asked = settings()
-training, devices, ticks = start(asked["way"], asked["agents"], asked["tiny"])
-iterations, _ = training.measure(1, asked["seconds"])
+seconds = asked.pop("seconds")
+start = {"devices": devices.start, "population": population.start}[asked.pop("of")]
+training, ticks, about = start(**asked)
+iterations, _ = training.measure(1, seconds)
 
 
 def run():
     training.go(iterations).env_steps.block_until_ready()
-    return dict(iterations=iterations, steps=asked["agents"] * iterations * ticks)
+    return dict(iterations=iterations, steps=iterations * ticks)
 
 
-take_turns(
-    run,
-    devices=devices,
-    bytes_per_agent=training.bytes // asked["agents"],
-    compile_seconds=training.compile_seconds,
-)
+take_turns(run, **about, compile_seconds=training.compile_seconds)
