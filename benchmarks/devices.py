@@ -96,7 +96,8 @@ class Row:
         self.about |= self._drivers[0].about
 
     def turn(self) -> dict[str, Any]:
-        return list(self._pool.map(Driver.turn, self._drivers))[0]
+        first, *_ = self._pool.map(Driver.turn, self._drivers)
+        return first
 
     def close(self) -> None:
         list(self._pool.map(Driver.close, self._drivers))

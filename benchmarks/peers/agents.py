@@ -10,7 +10,7 @@ from benchmarks import devices, population
 
 asked = settings()
 seconds = asked.pop("seconds")
-start = {"devices": devices.start, "population": population.start}[asked.pop("of")]
+start = dict(devices=devices, population=population)[asked.pop("of")].start
 training, ticks, about = start(**asked)
 iterations, _ = training.measure(1, seconds)
 
