@@ -9,13 +9,41 @@ import jax.numpy as jnp
 
 from .types import Array
 
+NARROW = 6  # columns of a kernel whose gradient is computed column by column
+
+
+@jax.custom_vjp
+def _times_narrow(x: Array, kernel: Array) -> Array:
+    """x [N, F] times a kernel [F, G] of few columns.
+
+    The gradient for the kernel is x transposed times [N, G]: on a CPU G products of a vector with a matrix take half of
+    the time of that, and a whole iteration of small networks 5 to 10 % less.
+    """
+    return x @ kernel
+
+
+def _forward(x, kernel):
+    return x @ kernel, (x, kernel)
+
+
+def _backward(kept, gradient):
+    x, kernel = kept
+    return gradient @ kernel.T, jnp.stack([gradient[:, k] @ x for k in range(kernel.shape[1])], 1)
+
+
+_times_narrow.defvjp(_forward, _backward)
+
 
 def times(x: Array, kernel: Array) -> Array:
     """x [..., F] times kernel [F, G], as one matrix product of two matrices.
 
     A CPU computes the gradient for the kernel two to three times faster so than over several axes.
     """
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+    narrow = kernel.shape[-1] <= NARROW and jax.default_backend() == "cpu"
+    rows = x.reshape(-1, x.shape[-1])
+    # A rule of one's own takes no NumPy array that is mapped within a jit, an operation of JAX does.
+    product = _times_narrow(rows, jax.lax.optimization_barrier(kernel)) if narrow else rows @ kernel
+    return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def Dense(features: int, **fields) -> nn.Dense:

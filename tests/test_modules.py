@@ -219,3 +219,16 @@ def test_a_convolution_by_patches_is_a_convolution(size, kernel, stride, padding
     gradients = [jax.grad(lambda x, k, f=f: jnp.sin(f(x, k)).sum(), (0, 1))(images, weights) for f in (ours, theirs)]
     for a, b in zip(*gradients, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("columns", [1, 2, products.NARROW, products.NARROW + 1])
+def test_a_product_has_the_gradients_of_a_product(columns):
+    """However its gradient is computed: narrow kernels have a rule of their own on a CPU."""
+    x, kernel = features(0, (4, 5, F)), features(1, (F, columns))
+    weights = features(2, (4, 5, columns))
+
+    def gradients(function):
+        return jax.grad(lambda x, kernel: (weights * jnp.sin(function(x, kernel))).sum(), (0, 1))(x, kernel)
+
+    for ours, theirs in zip(gradients(products.times), gradients(jnp.matmul), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
