@@ -6,59 +6,8 @@
 >>> state, metrics = jax.jit(lambda key: jdqn.train(trainer, key, hyper, 1000))(jax.random.key(0))
 """
 
-from pathlib import Path
-from typing import Any
+import lazy_loader
 
-from . import envs
-from .build import build
-from .config import Config, ConfigError, Hyper, total_iterations
-from .envs import Env, Step, check_env
-from .evaluate import Evaluation, evaluate
-from .parallel import Population, device_mesh, over_agents, over_devices, over_shards
-from .presets import ALGORITHMS, preset
-from .shards import Shards
-from .trainer import Metrics, State, Trainer, advance, train
-from .types import Atoms, Row, Sample
-from .version import __version__
-
-__all__ = [
-    "ALGORITHMS",
-    "Atoms",
-    "Config",
-    "ConfigError",
-    "Env",
-    "Evaluation",
-    "Hyper",
-    "Metrics",
-    "Population",
-    "Row",
-    "Sample",
-    "Shards",
-    "State",
-    "Step",
-    "Trainer",
-    "__version__",
-    "advance",
-    "build",
-    "check_env",
-    "device_mesh",
-    "envs",
-    "evaluate",
-    "load",
-    "over_agents",
-    "over_devices",
-    "over_shards",
-    "preset",
-    "total_iterations",
-    "train",
-]
-
-
-def load(folder: str | Path, best: bool = False) -> Any:
-    """Load what a run of the program has learnt: (env, trainer, params [S, ...], iteration).
-
-    See `jdqn.host.load.load`, which is imported only here.
-    """
-    from .host.load import load
-
-    return load(folder, best)
+# What the package offers stands in __init__.pyi, and each name is imported when it is first used: `import jdqn` alone
+# reads neither jax nor flax.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

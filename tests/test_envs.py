@@ -2,7 +2,6 @@
 
 import functools
 import gzip
-import json
 import struct
 import subprocess
 import sys
@@ -185,11 +184,42 @@ def test_mnist_says_so_where_a_download_was_cut_short(tmp_path, monkeypatch):
         envs.make("MNISTBandit-bsuite")
 
 
-def test_import_brings_no_plots_and_no_environments():
-    code = "import sys, json, jdqn; print(json.dumps([m.split('.')[0] for m in sys.modules]))"
-    loaded = set(json.loads(subprocess.check_output([sys.executable, "-c", code])))
+def told_by(code):
+    """What a new process prints."""
+    return subprocess.check_output([sys.executable, "-c", code], text=True).split()
+
+
+def test_import_reads_nothing_until_it_is_used():
+    loaded = told_by("import sys, jdqn; print(*{name.split('.')[0] for name in sys.modules})")
+    assert "jdqn" in loaded
+    assert not {"jax", "flax", "optax", "matplotlib", "gymnax"} & set(loaded)
+    loaded = told_by("import sys, jdqn; jdqn.build; print(*{name.split('.')[0] for name in sys.modules})")
     assert "jax" in loaded
-    assert not loaded & {"matplotlib", "seaborn", "pandas", "gymnax"}
+    assert not {"matplotlib", "seaborn", "pandas", "gymnax"} & set(loaded)
+
+
+def test_every_name_of_the_package_is_there_and_functions_keep_theirs():
+    import jdqn.build
+    import jdqn.evaluate
+
+    assert callable(jdqn.build), "not the module of that name"
+    assert callable(jdqn.evaluate)
+    assert all(hasattr(jdqn, name) for name in jdqn.__all__)
+    with pytest.raises(AttributeError, match="jdqn attribute shortcut"):
+        _ = jdqn.shortcut
+
+
+def test_an_environment_brings_no_plots_and_its_drawing_works_all_the_same():
+    lines = [
+        "import sys, jdqn",
+        "jdqn.envs.make('CartPole-v1')",
+        "print(any(name in sys.modules for name in ('matplotlib.pyplot', 'seaborn')))",
+        "from gymnax.environments.misc import pong",
+        "colours = pong.sns.color_palette('cubehelix', 2)",
+        "import matplotlib.pyplot",
+        "print(len(colours), pong.plt.subplots is matplotlib.pyplot.subplots)",
+    ]
+    assert told_by("\n".join(lines)) == ["False", "2", "True"]
 
 
 def train_a_little(algorithm, name, **overrides):

@@ -10,6 +10,7 @@ from test_trainer import counter, make, raw
 
 import jdqn
 from jdqn import parallel
+from jdqn.host import devices
 from jdqn.shards import Shards
 
 ITERATIONS = 40
@@ -44,12 +45,12 @@ def spread(population, devices):
     return parallel.over_devices(population, parallel.device_mesh(devices)) if devices else population
 
 
-@pytest.mark.parametrize("devices", [2, *(pytest.param(n, marks=pytest.mark.nightly) for n in (0, 4))])
-def test_an_agent_has_the_bits_that_it_has_alone(devices):
+@pytest.mark.parametrize("number", [2, *(pytest.param(n, marks=pytest.mark.nightly) for n in (0, 4))])
+def test_an_agent_has_the_bits_that_it_has_alone(number):
     """Seeds and learning rates differ; one agent at a time, on one device or several."""
     trainer, hyper = make()
     seeds, rates = [3, 3, 4, 5], np.array([1e-3, 1e-2, 1e-3, 1e-2], np.float32)
-    population = spread(parallel.over_agents(trainer, 1), devices)
+    population = spread(parallel.over_agents(trainer, 1), number)
     together, sums = runner(population, trainer)(seeds, hyper._replace(learning_rate=rates))
     alone = runner(parallel.over_agents(trainer, 1), trainer)
     for k, (seed, rate) in enumerate(zip(seeds, rates, strict=True)):
@@ -57,6 +58,25 @@ def test_an_agent_has_the_bits_that_it_has_alone(devices):
         for a, b in zip(agent((state, metrics), 0), agent((together, sums), k), strict=True):
             np.testing.assert_array_equal(a, b)
     assert not np.array_equal(agent(together.learner, 0)[0], agent(together.learner, 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env"),
+    [
+        ("dqn", "CartPole-v1"),
+        *(pytest.param(name, "Catch-bsuite", marks=pytest.mark.nightly) for name in ("btr", "r2d2")),
+    ],
+)
+def test_what_the_program_compiles_in_haste_begins_with_the_same_bits(algorithm, env):
+    env = jdqn.envs.make(env)
+    config, hyper = jdqn.preset(algorithm, env.name)
+    population = parallel.over_agents(jdqn.build(config, env))
+    with_care, in_haste = (
+        jax.jit(population.init, compiler_options=options)(keys([3]), hyper)
+        for options in ({}, devices.options_to_run_once())
+    )
+    for a, b in zip(agent(with_care, 0), agent(in_haste, 0), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.nightly

@@ -26,7 +26,7 @@ shapes = jax.eval_shape(population.init, keys, hyper)
 with concurrent.futures.ThreadPoolExecutor(2) as pool:
     advance = jax.jit(population.advance, donate_argnums=0)
     compiled = pool.submit(lambda: advance.lower(shapes[0], hyper, shapes[1], i, i).compile())
-    init = jax.jit(population.init).lower(keys, hyper).compile()
+    init = jax.jit(population.init, compiler_options=devices.options_to_run_once()).lower(keys, hyper).compile()
     advance = compiled.result()
 (state, sums), now, last = init(keys, hyper), trainer.num_warm_up, jdqn.total_iterations(config)
 state, sums = advance(state, hyper, sums, jnp.int32(0), jnp.int32(now))

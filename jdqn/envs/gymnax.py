@@ -2,12 +2,11 @@
 
 import contextlib
 import difflib
-import importlib.abc
-import importlib.machinery
-import importlib.util
+import importlib
 import inspect
 import math
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +42,7 @@ def make(name: str, /, **overrides) -> Env:
         ConfigError: unknown name or parameter, continuous actions, an observation that is not one
             array, or data that cannot be downloaded.
     """
-    with _without_seaborn():
+    with _without_plots():
         import gymnax
 
     if name not in gymnax.registered_envs:
@@ -70,25 +69,26 @@ def make(name: str, /, **overrides) -> Env:
     return from_gymnax(env, params.replace(**{f: value for f, value in typed.items() if f not in sizes}), name)
 
 
-class _OnFirstUse(importlib.abc.MetaPathFinder):
-    """Finds seaborn, as a module that is read when an attribute of it is touched."""
+class _Later(types.ModuleType):
+    """Stands for a module that is imported when something of it is asked for."""
 
-    def find_spec(self, fullname, path, target=None):
-        found = importlib.machinery.PathFinder.find_spec(fullname, path, target) if fullname == "seaborn" else None
-        if found and found.loader:
-            found.loader = importlib.util.LazyLoader(found.loader)
-        return found
+    def __getattr__(self, attribute):
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), attribute)
 
 
 @contextlib.contextmanager
-def _without_seaborn() -> Iterator[None]:
-    """gymnax imports seaborn to draw one of its games; that takes longer than all the rest of gymnax, so it waits."""
-    finder = _OnFirstUse()
-    sys.meta_path.insert(0, finder)
+def _without_plots() -> Iterator[None]:
+    """gymnax imports what draws some of its games; that takes longer than all the rest of gymnax, so it waits."""
+    stand_ins = {name: _Later(name) for name in ("matplotlib.pyplot", "seaborn") if name not in sys.modules}
+    sys.modules.update(stand_ins)
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
+        for name, module in stand_ins.items():
+            if sys.modules.get(name) is module:  # whoever else imports it gets the real one
+                del sys.modules[name]
 
 
 def _make(name: str, chosen: dict[str, Any]):

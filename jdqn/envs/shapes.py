@@ -181,7 +181,7 @@ def _check_structure(env: Env, state: PyTree, after: PyTree) -> None:
 
 def _check_batch(env: Env) -> None:
     """Refuse functions that cannot be batched: custom primitives, callbacks without a rule for vmap."""
-    keys, actions = jax.random.split(jax.random.key(0)), jax.ShapeDtypeStruct((2,), jnp.int32)
+    keys, actions = jax.eval_shape(jax.random.split, jax.random.key(0)), jax.ShapeDtypeStruct((2,), jnp.int32)
     state, _ = guarded(env, "reset", lambda: jax.eval_shape(jax.vmap(lambda key: env.reset(key)), keys))
     guarded(env, "step", lambda: jax.eval_shape(jax.vmap(lambda *x: env.step(*x)), keys, state, actions))
 

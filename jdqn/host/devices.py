@@ -90,6 +90,11 @@ def split_cpu(wanted: int | None, most: int, convolutions: bool) -> None:
         return
 
 
+def options_to_run_once() -> dict[str, int]:
+    """How to compile what runs once: on a CPU LLVM does less, for the same bits in three quarters of the time."""
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+
+
 def choose(wanted: int | None, parts: int, divides: bool) -> int:
     """How many devices `parts` agents or shards go to; where it `divides`, each gets as many.
 

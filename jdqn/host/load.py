@@ -54,6 +54,6 @@ def load(folder: str | Path, best: bool = False) -> Trained:
     finally:
         checkpoints.close()
     for damage in damages:
-        warnings.warn(damage, stacklevel=3)  # of whoever called jdqn.load
+        warnings.warn(damage, stacklevel=2)  # of whoever called jdqn.load
     agents = plan.agents
     return Trained(env, run.trainer, jax.tree.map(lambda x: x[:agents], state.learner.params), iteration)

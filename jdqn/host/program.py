@@ -22,7 +22,7 @@ from ..types import PyTree
 from ..version import __version__
 from .checkpoint import Checkpoints
 from .debug import checked, place_of
-from .devices import arithmetic
+from .devices import arithmetic, options_to_run_once
 from .folder import METRICS, RunFolder, require_rows
 from .generations import lineage_columns
 from .health import Sick, begin_again
@@ -59,7 +59,7 @@ class Run:
         self.generation_ends = np.arange(warm_up + every, self.total, every)
         ends = np.linspace(warm_up, self.total, reports + 1).round().astype(int)
         self.report_ends = np.union1d(ends, self.generation_ends)
-        self.init = jax.jit(self.population.init)
+        self.init = jax.jit(self.population.init, compiler_options=options_to_run_once())
         self.shapes = self.init.eval_shape(*self._inputs())
         self.programs: dict[str, concurrent.futures.Future] = {}
         self.compile_seconds = 0.0
