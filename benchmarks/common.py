@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import time
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jdqn import Hyper, Population, Trainer
-from jdqn.host.devices import name_of_device
+from jdqn.host.devices import cores, name_of_device
 from jdqn.host.memory import tree_bytes
 from jdqn.trainer import State
 
@@ -29,14 +28,17 @@ def flags(name: str, doc: str, seconds: float = 1.0, repetitions: int = 5) -> ar
     return parser
 
 
-def seconds(function: Callable, repetitions: int) -> dict[str, float]:
-    """Median, least and most wall-clock seconds of `function()` until its result is there, after a first call."""
+def seconds(function: Callable, repetitions: int, warm: bool = False) -> dict[str, float]:
+    """Median, least and most wall-clock seconds of `function()` until its result is there.
+
+    A first call does not count, unless it is `warm` already.
+    """
     times = []
-    for _ in range(repetitions + 1):
+    for _ in range(repetitions + (not warm)):
         began = time.perf_counter()
         jax.block_until_ready(function())
         times.append(time.perf_counter() - began)
-    times = times[1:]
+    times = times[not warm :]
     return dict(seconds=statistics.median(times), min_seconds=min(times), max_seconds=max(times))
 
 
@@ -93,9 +95,7 @@ class Training:
 
 def machine() -> dict[str, str | int]:
     """What a table was measured on."""
-    return dict(
-        machine=name_of_device(), cores=os.cpu_count() or 1, jax=jax.__version__, python=platform.python_version()
-    )
+    return dict(machine=name_of_device(), cores=cores(), jax=jax.__version__, python=platform.python_version())
 
 
 def table(records: list[dict], columns: dict[str, str]) -> str:

@@ -9,8 +9,8 @@ a process for each device of a CPU, over 127.0.0.1.
 
 Every row is a process of its own (or several), with the devices and threads that the program makes of a CPU: a device
 for each core, small products on one thread, convolutions on as many threads as there are cores. The rows of a work and
-way take turns, and `times` is how much faster a row is than the first of them, the median of all turns. `sent` are the
-bytes of gradients that each device would send per update in a ring, computed.
+way take turns, steps are environment ticks, and `times` is how much faster a row is than the first of them, the median
+of all turns. `sent` are the bytes of gradients that each device would send per update in a ring, computed.
 """
 
 import argparse

@@ -26,7 +26,7 @@ class Missing(Exception):
 
 
 def python_of(library: str, folder: Path, torch: str) -> str:
-    """The Python of the environment of `library` below `folder`, made if it is not there.
+    """The Python of the environment of `library` below `folder`, made if it is not there or holds something else.
 
     Args:
         torch: what pip is to install for PyTorch.
@@ -38,7 +38,8 @@ def python_of(library: str, folder: Path, torch: str) -> str:
         return sys.executable
     where = folder / library
     python, done = where / "bin" / "python", where / "complete"
-    if done.exists():
+    wanted = repr([[torch if name == "TORCH" else name for name in packages] for packages in INSTALLS[library]])
+    if done.exists() and done.read_text() == wanted:
         return str(python)
     print(f"making an environment for {library} in {where}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(where)], check=True)
@@ -48,5 +49,5 @@ def python_of(library: str, folder: Path, torch: str) -> str:
         if out.returncode:
             reason = [line for line in out.stderr.splitlines() if "ERROR" in line] or [f"status {out.returncode}"]
             raise Missing(f"not run: pip install {' '.join(packages)}: {reason[-1]}")
-    done.touch()
+    done.write_text(wanted)
     return str(python)

@@ -10,9 +10,9 @@ which only steps, acts and stores; `sample` and `update` are those alone. Times 
 `times` is the whole beside the floor.
 """
 
+import importlib
 import math
 import re
-import sys
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -33,7 +33,7 @@ PRODUCT = r"(%[\w.-]+) = \S+ dot\((%[\w.-]+), %[\w.-]+\), lhs_contracting_dims=\
 ROWS = ("a1", "b1", "c", "d", "e")
 COLUMNS = {
     "row": "", "updates": "", "flops": ",.1f", "floor": ",.0f", "bytes": ",.0f", "moving": ",.1f", "act": ",.0f",
-    "sample": ",.0f", "update": ",.0f", "whole": ",.0f", "times": ".2f",
+    "sample": ",.0f", "update": ",.0f", "whole": ",.0f", "spread": "", "times": ".2f",
 }  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def measure(name: str, rate: float, bytes_rate: float, options) -> dict[str, Any
     row = rows(options.tiny)[name]
     config, hyper = jdqn.preset(row.algorithm, "", **row.ours)
     parts: dict[str, Any] = {}
-    module = sys.modules["jdqn.build"]
+    module = importlib.import_module("jdqn.build")
     make = module.make_trainer
 
     def keep(env, policy, exploration, replay, learner, **settings):
@@ -121,6 +121,7 @@ def measure(name: str, rate: float, bytes_rate: float, options) -> dict[str, Any
         sample=trainer.updates * looped(sample, batch, options),
         update=trainer.updates * looped(update, state.learner, options),
         whole=whole,
+        spread=" to ".join(f"{1e6 * took[name] / iterations:,.0f}" for name in ("min_seconds", "max_seconds")),
         times=whole * rate / flops,
     )
 

@@ -3,6 +3,10 @@
 Each library trains one agent with the settings it has for CartPole, and every 2,500 steps its policy plays 100 greedy
 episodes in Gymnasium. The clock starts with the process, imports and compilation included, and does not count the
 judging. The policy that ends a race plays another 100 episodes, `again`. `cached` finds its programs compiled.
+
+Unequal: jdqn and Stable-Baselines3 (rl-baselines3-zoo) have settings tuned for CartPole, PureJaxRL and CleanRL those of
+their scripts. PureJaxRL is cut into pieces to be judged, and compiles two programs, one after the other, where jdqn
+compiles two side by side; it has one thread (NPROC=1), with which it is faster, as jdqn has.
 """
 
 import argparse
@@ -86,8 +90,9 @@ def run(options: argparse.Namespace, checkout_of: Callable, environment: dict[st
 
 
 def _cache(cache: str, library: str, seed: int, caches: str) -> dict[str, str]:
-    """Where compiled programs are kept: a seed's cached run finds those of its cold run."""
+    """Where what JAX compiles is kept: a seed's cached run finds that of its cold run. One thread for all of JAX."""
     return {} if cache == "-" else dict(
+        NPROC="1",
         JAX_COMPILATION_CACHE_DIR=str(Path(caches) / f"{library}-{seed}"),
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
         JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",

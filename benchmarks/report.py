@@ -128,7 +128,7 @@ HEAD = """# Benchmarks
 
 Made by `python -m benchmarks.report` from [benchmarks/results](../benchmarks/results), which has what the scripts
 printed: change those, not this. Times are wall clock until the result is there, medians of at least five unless a
-section says otherwise, with the least and the most as `spread`; compilation is apart.
+section says otherwise, with the least and the most as `spread` where they are kept; compilation is apart, timed once.
 """
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.training [--tiny] [--repetitions 5] [--seconds 1] [--out FILE]
 
-Every preset on CartPole and MinAtar Breakout as the presets have it; then DQN's preset there with 1 to 4,096
-environments, and with 1 or 8 updates an iteration, which are `updates_per_step`. An iteration steps every environment
-`rollout` times. One agent on one thread. Steps are real transitions: a tick that only resets is none. Compilation is
-apart, the warm-up is not timed.
+Every preset but `q_learning`, which wants one-hot states, on CartPole and MinAtar Breakout as the presets have it; then
+DQN's preset there with 1 to 4,096 environments, and with 1 or 8 updates an iteration, which are `updates_per_step`. An
+iteration steps every environment `rollout` times. One agent on one thread. Steps are real transitions: a tick that only
+resets is none. Compilation is apart, the warm-up is not timed.
 """
 
 import json

@@ -5,9 +5,11 @@
 
 All libraries of a row are compiled first, then they take turns; a turn is a whole run of fresh agents, warm-up
 included. Rejax, Stable-Baselines3 and flashbax are installed from the package registry, the others are checkouts.
-Libraries in JAX run on the same JAX. `updates` are gradient steps of each agent, counted by the library, and `ticks`
-its environment steps. `times` is how much longer the library takes than jdqn, for the same number of transitions: the
-median of all turns, each beside the turn of jdqn that follows, for a shared machine is not as fast at any time.
+Libraries in JAX run on the same JAX; `NPROC=1` is the same library with one thread instead of one for each core, as
+jdqn gives a single agent of small products. `updates` are gradient steps of each agent, counted by the library, and
+`ticks` its environment steps. `times` is how much longer the library takes than jdqn, for the same number of
+transitions: the median of all turns, each beside the turn of jdqn that follows, for a shared machine is not as fast at
+any time.
 """
 
 import argparse
@@ -37,11 +39,12 @@ PARTS = {"f": "race", "g": "stepping", "h": "replay"}
 class Driver:
     """A library in a process of its own, ready to run."""
 
-    def __init__(self, python: str, name: str, asked: dict[str, Any]):
+    def __init__(self, python: str, name: str, asked: dict[str, Any], variables: dict[str, str] | None = None):
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [python, str(ROOT / "benchmarks" / "peers" / f"{name}.py"), json.dumps(asked)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment(),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
+            env=environment() | (variables or {}),
         )  # fmt: skip
         try:
             self.about = self._answer()
@@ -103,8 +106,10 @@ def compare(name: str, row: Row, options: argparse.Namespace) -> list[dict[str, 
         for library, (driver, asked) in {**row.libraries, "jdqn": ours}.items():
             records[library] = dict(row=name, library=library, agents=row.agents)
             with missed(records[library]):
-                asked = asked | dict(agents=row.agents) | checkout_of(library, options)
-                drivers[library] = Driver(python_of(library, options.environments, options.torch), driver, asked)
+                of = library.partition(",")[0]
+                asked = asked | dict(agents=row.agents) | checkout_of(of, options)
+                python = python_of(of, options.environments, options.torch)
+                drivers[library] = Driver(python, driver, asked, asked.pop("variables", None))
                 stack.callback(drivers[library].close)
         turns: dict[str, list[dict]] = {library: [] for library in drivers}
         for _ in range(options.repetitions):
@@ -155,7 +160,8 @@ def part(name: str, options: argparse.Namespace, out: Path | None) -> None:
         return
     command = [python, "-m", f"benchmarks.{PARTS[name]}", *(["--tiny", "--seconds", "0.01"] if options.tiny else [])]
     command += ["--out", str(out)] if out else []
-    subprocess.run(command, check=True, cwd=ROOT)
+    if status := subprocess.run(command, cwd=ROOT).returncode:
+        print(f"{PARTS[name]}: not run: it ended with status {status}")
 
 
 def main(arguments: list[str] | None = None) -> list[dict]:

@@ -153,8 +153,9 @@ def test_versus_says_what_is_missing(tmp_path, capsys):
     """Without PureJaxRL's checkout jdqn stands alone, with the updates that PureJaxRL would make."""
     from benchmarks import versus
 
-    theirs, ours = versus.main([*ONCE, "--rows", "a1", "--out", str(tmp_path)])
-    assert theirs["note"] == "not run: give --purejaxrl CHECKOUT"
+    theirs, on_one_thread, ours = versus.main([*ONCE, "--rows", "a1", "--out", str(tmp_path)])
+    assert on_one_thread["library"] == "PureJaxRL, NPROC=1"
+    assert theirs["note"] == on_one_thread["note"] == "not run: give --purejaxrl CHECKOUT"
     assert (ours["ticks"], ours["updates"], ours["parameters"]) == (11_000, 100, 10_934)
     assert 10_000 < ours["transitions"] < 11_000
     assert ours["times"] == 1.0

@@ -14,7 +14,7 @@ from programs import ticks_of
 from test_targets import random_rows
 
 import jdqn
-from jdqn import heads, learner, networks, targets
+from jdqn import heads, learner, networks, replay, targets
 from jdqn.config import Hyper
 from jdqn.types import Row, Sample
 
@@ -276,7 +276,7 @@ def test_the_first_values_of_a_segment_are_those_of_acting():
     while parameters stand still."""
     trainer, hyper, state = warmed_up("lstm", 4)
     config, _ = jdqn.preset("r2d2", "", batch_size=64)
-    memory = jdqn.replay.prioritised(25, 4, config.batch_size, 7, -1)
+    memory = replay.prioritised(25, 4, config.batch_size, 7, -1)
     sample = memory.sample(jax.random.key(3), state.replay, trainer.num_warm_up, 0, hyper)
     rows, params = jax.tree.map(np.asarray, sample.rows), doubles(state.learner.params)
     assert rows.last[1:].any()

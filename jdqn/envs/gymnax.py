@@ -73,6 +73,8 @@ class _Later(types.ModuleType):
     """Stands for a module that is imported when something of it is asked for."""
 
     def __getattr__(self, attribute):
+        if attribute.startswith("__"):  # what asks every module for its file, say, wants nothing drawn
+            raise AttributeError(attribute)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), attribute)
@@ -81,8 +83,10 @@ class _Later(types.ModuleType):
 @contextlib.contextmanager
 def _without_plots() -> Iterator[None]:
     """gymnax imports what draws some of its games; that takes longer than all the rest of gymnax, so it waits."""
-    stand_ins = {name: _Later(name) for name in ("matplotlib.pyplot", "seaborn") if name not in sys.modules}
-    sys.modules.update(stand_ins)
+    names = () if "gymnax" in sys.modules else ("matplotlib.pyplot", "seaborn")
+    stand_ins = {name: _Later(name) for name in names}
+    for name, module in stand_ins.items():
+        sys.modules.setdefault(name, module)
     try:
         yield
     finally:
