@@ -82,6 +82,7 @@ def bars(records: list[dict], path: Path) -> None:
     axis.set_yticks(range(len(found)), names)
     axis.axvline(1, color="black", linewidth=1)
     axis.set(xscale="log", xlabel="seconds, as a multiple of jdqn's")
+    axis.margins(x=0.15)  # for the labels
     figure.savefig(path, dpi=100, metadata={"Software": None})
     plt.close(figure)
 
