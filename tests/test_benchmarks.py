@@ -186,7 +186,7 @@ def test_rows_are_equal_work():
             steps = theirs.get("TOTAL_TIMESTEPS") or theirs.get("total_timesteps") or asked["steps"]
             assert steps == config.total_steps == iterations * config.num_envs * config.rollout_length, name
             batch = theirs.get("BUFFER_BATCH_SIZE") or theirs.get("batch_size")
-            if library == "PureJaxQL":
+            if library.startswith("PureJaxQL"):
                 batch = theirs["NUM_ENVS"] * theirs["NUM_STEPS"] // theirs["NUM_MINIBATCHES"]
                 assert config.updates == theirs["NUM_MINIBATCHES"] * theirs["NUM_EPOCHS"]
                 assert batch == config.batch_size * config.rollout_length
