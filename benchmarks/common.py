@@ -28,17 +28,14 @@ def flags(name: str, doc: str, seconds: float = 1.0, repetitions: int = 5) -> ar
     return parser
 
 
-def seconds(function: Callable, repetitions: int, warm: bool = False) -> dict[str, float]:
-    """Median, least and most wall-clock seconds of `function()` until its result is there.
-
-    A first call does not count, unless it is `warm` already.
-    """
+def seconds(function: Callable, repetitions: int) -> dict[str, float]:
+    """Median, least and most wall-clock seconds of `function()` until its result is there, after a first call."""
     times = []
-    for _ in range(repetitions + (not warm)):
+    for _ in range(repetitions + 1):
         began = time.perf_counter()
         jax.block_until_ready(function())
         times.append(time.perf_counter() - began)
-    times = times[not warm :]
+    times = times[1:]
     return dict(seconds=statistics.median(times), min_seconds=min(times), max_seconds=max(times))
 
 

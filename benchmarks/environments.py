@@ -38,16 +38,15 @@ def python_of(library: str, folder: Path, torch: str) -> str:
         return sys.executable
     where = folder / library
     python, done = where / "bin" / "python", where / "complete"
-    wanted = repr([[torch if name == "TORCH" else name for name in packages] for packages in INSTALLS[library]])
-    if done.exists() and done.read_text() == wanted:
+    installs = [[torch if name == "TORCH" else name for name in packages] for packages in INSTALLS[library]]
+    if done.exists() and done.read_text() == repr(installs):
         return str(python)
     print(f"making an environment for {library} in {where}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(where)], check=True)
-    for packages in INSTALLS[library]:
-        packages = [torch if name == "TORCH" else name for name in packages]
+    for packages in installs:
         out = subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], capture_output=True, text=True)
         if out.returncode:
             reason = [line for line in out.stderr.splitlines() if "ERROR" in line] or [f"status {out.returncode}"]
             raise Missing(f"not run: pip install {' '.join(packages)}: {reason[-1]}")
-    done.write_text(wanted)
+    done.write_text(repr(installs))
     return str(python)

@@ -32,7 +32,7 @@ COLUMNS = {
 
 
 def turn(kind: str, shape: tuple[int, ...], sizes: tuple[int, ...], rows: int, options) -> Callable[[], float]:
-    """A function that times gradient steps of mean(out^2), in microseconds a step, compiled already."""
+    """A function that times gradient steps of mean(out^2), in microseconds a step."""
     network = networks.q_network(kind, shape, 4, heads.scalar(), hidden_sizes=sizes)
     obs = jax.random.uniform(jax.random.key(0), (1, rows, *shape))
     params = network.init(jax.random.key(1), obs[0, 0])
@@ -45,7 +45,7 @@ def turn(kind: str, shape: tuple[int, ...], sizes: tuple[int, ...], rows: int, o
 
     run = jax.jit(lambda params, n: jax.lax.fori_loop(0, n, step, params))
     count = max(3, round(options.seconds / (seconds(lambda: run(params, 3), 1)["seconds"] / 3)))
-    return lambda: 1e6 * seconds(lambda: run(params, count), 1, warm=True)["seconds"] / count
+    return lambda: 1e6 * seconds(lambda: run(params, count), 1)["seconds"] / count
 
 
 def main(arguments: list[str] | None = None) -> list[dict]:

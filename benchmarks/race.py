@@ -77,7 +77,7 @@ def run(options: argparse.Namespace, checkout_of: Callable, environment: dict[st
                 try:
                     python = python_of(library, options.environments, options.torch)
                     told = asked | dict(seed=seed, every=2_500) | checkout_of(library, options)
-                    found[k].append(once(python, driver, told, environment | _cache(cache, library, seed, caches)))
+                    found[k].append(once(python, driver, told, environment | _variables(cache, library, seed, caches)))
                 except Missing as error:
                     notes[library] = str(error)
                     continue
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace, checkout_of: Callable, environment: dict[st
     return records
 
 
-def _cache(cache: str, library: str, seed: int, caches: str) -> dict[str, str]:
+def _variables(cache: str, library: str, seed: int, caches: str) -> dict[str, str]:
     """Where what JAX compiles is kept: a seed's cached run finds that of its cold run. One thread for all of JAX."""
     return {} if cache == "-" else dict(
         NPROC="1",

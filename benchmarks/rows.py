@@ -12,7 +12,7 @@ class Row(NamedTuple):
     env: str
     algorithm: str
     ours: dict[str, Any]  # settings of jdqn
-    libraries: dict[str, tuple[str, dict[str, Any]]]  # name, and perhaps ", how" -> (driver, what it is asked)
+    libraries: dict[str, tuple[str, dict[str, Any]]]  # name[, VARIABLE=value] -> (driver, what it is asked)
     unequal: str
 
 
@@ -95,9 +95,8 @@ LIKE_MINATAR_PQN = dict(
 
 def one_or_more(agents: int, library: str, driver: str, asked: dict[str, Any]) -> dict[str, Any]:
     """A library in JAX as it comes, and a single agent also on one thread, as ours has: small products gain by that."""
-    as_it_comes = {library: (driver, asked)}
-    one_thread = {f"{library}, NPROC=1": (driver, asked | dict(variables={"NPROC": "1"}))}
-    return as_it_comes if agents > 1 else as_it_comes | one_thread
+    names = [library] if agents > 1 else [library, f"{library}, NPROC=1"]
+    return dict.fromkeys(names, (driver, asked))
 
 
 RESETS = "jdqn resets on a tick of its own, PureJaxRL, PureJaxQL and Rejax in the step that ends an episode"

@@ -39,12 +39,12 @@ PARTS = {"f": "race", "g": "stepping", "h": "replay"}
 class Driver:
     """A library in a process of its own, ready to run."""
 
-    def __init__(self, python: str, name: str, asked: dict[str, Any], variables: dict[str, str] | None = None):
+    def __init__(self, python: str, name: str, asked: dict[str, Any], variables: dict[str, str]):
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [python, str(ROOT / "benchmarks" / "peers" / f"{name}.py"), json.dumps(asked)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
-            env=environment() | (variables or {}),
+            env=environment() | variables,
         )  # fmt: skip
         try:
             self.about = self._answer()
@@ -106,10 +106,10 @@ def compare(name: str, row: Row, options: argparse.Namespace) -> list[dict[str, 
         for library, (driver, asked) in {**row.libraries, "jdqn": ours}.items():
             records[library] = dict(row=name, library=library, agents=row.agents)
             with missed(records[library]):
-                of = library.partition(",")[0]
+                of, *variables = library.split(", ")
                 asked = asked | dict(agents=row.agents) | checkout_of(of, options)
                 python = python_of(of, options.environments, options.torch)
-                drivers[library] = Driver(python, driver, asked, asked.pop("variables", None))
+                drivers[library] = Driver(python, driver, asked, dict(text.split("=") for text in variables))
                 stack.callback(drivers[library].close)
         turns: dict[str, list[dict]] = {library: [] for library in drivers}
         for _ in range(options.repetitions):

@@ -170,7 +170,7 @@ def test_a_driver_that_falls_leaves_its_last_words(monkeypatch, tmp_path):
     (tmp_path / "benchmarks" / "peers" / "falls.py").write_text("raise SystemExit('no such thing')")
     monkeypatch.setattr(versus, "ROOT", tmp_path)
     with pytest.raises(versus.Missing, match="not run: no such thing"):
-        versus.Driver(sys.executable, "falls", {})
+        versus.Driver(sys.executable, "falls", {}, {})
 
 
 def test_rows_are_equal_work():

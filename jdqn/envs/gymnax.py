@@ -70,7 +70,10 @@ def make(name: str, /, **overrides) -> Env:
 
 
 class _Later(types.ModuleType):
-    """Stands for a module that is imported when something of it is asked for."""
+    """Stands for a module that is imported when something of it is asked for.
+
+    The lazy modules of the standard library are already read when a second module imports them, as gymnax's do.
+    """
 
     def __getattr__(self, attribute):
         if attribute.startswith("__"):  # what asks every module for its file, say, wants nothing drawn
