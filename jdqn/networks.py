@@ -4,6 +4,7 @@ Feed-forward networks ignore `carry` and `reset`; recurrent ones scan over time.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -16,6 +17,8 @@ from .config import ConfigError
 from .heads import Head
 from .replay import join_frames
 from .types import Array, Key, PyTree
+
+MOST_ROWS, MOST_NUMBERS = 128, 2**18  # of images that a CPU looks at together, and numbers in them
 
 
 class InitFn(Protocol):
@@ -47,6 +50,7 @@ class Network(NamedTuple):
     apply: ApplyFn
     carry: CarryFn
     recurrent: bool
+    samples: bool = False  # whether a key changes what `apply` returns
 
 
 class QNetwork(nn.Module):
@@ -74,7 +78,7 @@ def from_module(module: nn.Module, carry: CarryFn = lambda batch: (), rngs: tupl
         keys = dict(zip(rngs, jax.random.split(key, len(rngs)), strict=True)) if rngs and key is not None else {}
         return module.apply(params, obs, carry, reset, rngs=keys)
 
-    return Network(init, apply, carry, bool(jax.tree.leaves(jax.eval_shape(lambda: carry(1)))))
+    return Network(init, apply, carry, bool(jax.tree.leaves(jax.eval_shape(lambda: carry(1)))), bool(rngs))
 
 
 def q_network(
@@ -149,7 +153,7 @@ def with_prior(network: Network, scale: float = 3.0) -> Network:
         prior, _ = network.apply(params["prior"], None, obs, carry, reset)  # without noise: it never changes
         return jax.tree.map(lambda x, y: x + scale * jax.lax.stop_gradient(y), out, prior), carry
 
-    return Network(init, apply, network.carry, network.recurrent)
+    return network._replace(init=init, apply=apply)
 
 
 class Policy(NamedTuple):
@@ -173,11 +177,26 @@ class ValuesFn(Protocol):
 
 
 def make_policy(network: Network, head: Head, ensemble: int = 1) -> Policy:
-    """One tick of `network`, read through `head`; with an ensemble, parameters have a leading axis [K]."""
+    """One tick of `network`, read through `head`; with an ensemble, parameters have a leading axis [K].
+
+    A CPU looks at many images in pieces: what convolutions make of them is many times as large, and has to fit into its
+    cache. Rows share what a network samples, so that one which samples sees them together.
+    """
 
     def one(params, key, obs, carry, reset):
-        out, carry = network.apply(params, key, obs[None], carry, reset[None])
-        return head.atoms(out).mean()[0], carry
+        def look(obs, carry, reset):
+            out, carry = network.apply(params, key, obs[None], carry, reset[None])
+            return head.atoms(out).mean()[0], carry
+
+        def look_at_one(row):
+            return jax.tree.map(lambda x: x[0], look(*jax.tree.map(lambda x: x[None], row)))
+
+        rows, numbers = len(obs), math.prod(obs.shape[1:])
+        together = max(1, min(MOST_ROWS, MOST_NUMBERS // numbers))
+        sampled = network.samples and key is not None
+        if jax.default_backend() != "cpu" or obs.ndim < 4 or sampled or rows <= together:
+            return look(obs, carry, reset)
+        return jax.lax.map(look_at_one, (obs, carry, reset), batch_size=together)
 
     def members(params, key, obs, carry, reset):
         if ensemble == 1:

@@ -202,3 +202,38 @@ def test_a_policy_reads_one_tick_through_the_head():
     values, carry = policy.values(params, None, obs, policy.carry(B), jnp.zeros(B, bool))
     assert carry == ()
     np.testing.assert_allclose(values, forward(network, params, obs[None])[0, ..., 0], rtol=1e-5, atol=1e-6)
+
+
+def reads_in_pieces(policy, params, key, obs):
+    carry, reset = policy.carry(len(obs)), jnp.zeros(len(obs), bool)
+    return " scan[" in str(jax.make_jaxpr(policy.values)(params, key, obs, carry, reset))
+
+
+@pytest.mark.parametrize(("core", "ensemble"), [("lstm", 1), ("none", 2)])
+def test_a_policy_sees_many_images_in_pieces_as_if_together(core, ensemble, monkeypatch):
+    monkeypatch.setattr(networks, "MOST_ROWS", 4)
+    network = networks.q_network("minatar", IMAGE, A, SCALAR, hidden_sizes=(8,), core=core, core_size=5)
+    policy = networks.make_policy(network, SCALAR, ensemble)
+    keys, obs = jax.random.split(jax.random.key(3), ensemble), normal(11, *IMAGE)  # two pieces of four, and three more
+    params = jax.vmap(lambda key: network.init(key, obs[0]))(keys) if ensemble > 1 else network.init(keys[0], obs[0])
+    rng = np.random.default_rng(2)
+    carry = jax.tree.map(lambda c: rng.normal(size=c.shape).astype(c.dtype), policy.carry(11))
+    reset = rng.random(11) < 0.5
+    pieces = jax.jit(policy.values)(params, None, obs, carry, reset)
+    monkeypatch.setattr(networks, "MOST_ROWS", 11)
+    together = jax.jit(lambda *rows: policy.values(params, None, *rows))(obs, carry, reset)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), pieces, together)
+
+
+def test_pieces_are_for_images_and_never_share_what_is_sampled():
+    def policy_of(kind, obs_shape, **options):
+        network, params = make(kind, obs_shape, hidden_sizes=(8,), **options)
+        return networks.make_policy(network, SCALAR), params
+
+    policy, params = policy_of("minatar", IMAGE)
+    assert reads_in_pieces(policy, params, KEY, normal(networks.MOST_ROWS + 1, *IMAGE))
+    assert not reads_in_pieces(policy, params, KEY, normal(networks.MOST_ROWS, *IMAGE))
+    assert not reads_in_pieces(*policy_of("mlp", VECTOR), KEY, normal(1000, *VECTOR))
+    policy, params = policy_of("minatar", IMAGE, noisy=True)
+    assert not reads_in_pieces(policy, params, KEY, normal(1000, *IMAGE))
+    assert reads_in_pieces(policy, params, None, normal(1000, *IMAGE))  # evaluation has no noise
