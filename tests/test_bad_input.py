@@ -66,7 +66,7 @@ def numbers(kind):
 def test_every_flag_is_looked_at():
     """A new option with a number needs a range, and comes below by itself; one of another kind has to be added."""
     assert set(numbers(int)) == set(RANGES)
-    assert set(numbers(float)) == {"checkpoint_every", "pbt_fraction"}
+    assert set(numbers(float)) == {"checkpoint_every", "pbt_fraction", "pbt_factor"}
     words = {name for name, hint in HINTS.items() if typing.get_origin(hint) is typing.Literal}
     switches = {name for name, hint in HINTS.items() if hint is bool}
     rest = set(HINTS) - set(numbers(int)) - set(numbers(float)) - words - switches
@@ -100,7 +100,7 @@ def test_a_count_of_the_program(name, refused):
         assert flag(name) in refused(*beside, flag(name), value)
 
 
-@pytest.mark.parametrize("name", ["checkpoint_every", "pbt_fraction"])
+@pytest.mark.parametrize("name", ["checkpoint_every", "pbt_fraction", "pbt_factor"])
 def test_a_number_of_the_program(name, refused):
     for value in ("0", "-1", "nan", "inf", "1e400", "-inf", "x", ""):
         assert flag(name) in refused(flag(name), value)
@@ -389,6 +389,7 @@ DAMAGES = {
     "evolution": (5, [], {}),
     "evolution.every": (0, -4, "x"),
     "evolution.fraction": (0.9, "x"),
+    "evolution.factor": (1.0, "x"),
     "evolution.replay": (0,),
     "evolution.ranges": ([], {}, {"discount": [0.9]}, {"discount": [0.99, 0.9]}, {"x": [0, 1]}, {"discount": [0, 2]}),
 }  # fmt: skip

@@ -178,7 +178,7 @@ FLAGS = {f"--{name.replace('_', '-')}" for name in KINDS}
 OWN = dict(
     env=["CartPole-v1", "DeepSea-bsuite", "FrozenLake-misc"], algo=list(jdqn.ALGORITHMS), seeds=[1, 2],
     env_params=["max_steps_in_episode=7"], devices=["all", 1, 2], out=["/tmp/nothing-is-written-here"],
-    compilation_cache=["none"], resume=["/no/such/folder"], pbt_fraction=[0.3],
+    compilation_cache=["none"], resume=["/no/such/folder"], pbt_fraction=[0.3], pbt_factor=[1.5],
 )  # fmt: skip
 WORDS = [
     "1", "2", "3", "10", "1000", "0", "-1", "1e400", "-inf", "nan", "1e-3", "0.5", "1_000", "0x10", "1.5", "²",

@@ -170,7 +170,7 @@ def test_a_plan_survives_json():
     ):
         (plan,) = plans(words)
         assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
-    assert plan.evolution == Evolution(62, 0.2, True, {"learning_rate": (1e-4, 1e-3)})
+    assert plan.evolution == Evolution(62, 0.2, 1.2, True, {"learning_rate": (1e-4, 1e-3)})
 
 
 REFUSED = {
@@ -187,6 +187,8 @@ REFUSED = {
     "--samples 0": "--samples must be",
     "--samples 8 --learning-rate 1e-3 1e-2": "--samples belongs to --sweep random",
     "--pbt-fraction .3": "--pbt-fraction belongs to --pbt-every",
+    "--pbt-factor 2": "--pbt-factor belongs to --pbt-every",
+    "--pbt-every 100 --learning-rate 1e-3 1e-2 --pbt-factor 1": "--pbt-factor must be",
     "--pbt-replay copy": "--pbt-replay belongs to --pbt-every",
     "--learning-rate 1e-3 1e-3": "--learning-rate has the value 0.001 twice",
     "--discount .9 .99 .9900000001": "--discount has the value 0.99 twice",  # in 32 bits

@@ -62,8 +62,10 @@ class Generations:
         return copy if mesh is None else on_devices(mesh)(copy, shared=2)
 
     def _explore_from(self, hyper: Hyper, parents: Array, generation: Array) -> Hyper:
-        assert self.plan.evolution is not None
-        return explore(jax.random.fold_in(self._key(generation), 1), hyper, parents, self.plan.evolution.ranges)
+        evolution = self.plan.evolution
+        assert evolution is not None
+        key = jax.random.fold_in(self._key(generation), 1)
+        return explore(key, hyper, parents, evolution.ranges, evolution.factor)
 
     def _score(self, progress: Progress) -> np.ndarray:
         """What agents [S] are judged by: nan if no episode of theirs ended in this generation, -inf if dropped."""

@@ -62,6 +62,8 @@ class Options:
     """Population-based training: steps between two generations of the agents of a sweep; 0 for none."""
     pbt_fraction: float = 0.2
     """Share of the agents that copy another, and share of those that are copied."""
+    pbt_factor: float = 1.2
+    """What an agent that copies another multiplies or divides each swept setting by: more where the ranges are wide."""
     pbt_replay: Literal["keep", "copy"] = "keep"
     """Whether an agent that copies another keeps its own replay."""
     parallel: Literal["agents", "data"] = "agents"

@@ -30,6 +30,7 @@ class Evolution:
 
     every: int  # iterations between two generations
     fraction: float  # of the agents that copy, and of those that are copied
+    factor: float  # by which a copy perturbs what it inherits
     replay: bool  # whether replay is copied too
     ranges: dict[str, tuple[float, float]]  # what is perturbed, and how far it may go
 
@@ -161,7 +162,8 @@ class Plan:
             raise ConfigError(f"shards must be from 1 to {most}, for one agent's environments, got {self.shards}")
         if self.evolution is None:
             return
-        check_ranges({"pbt_fraction": self.evolution.fraction}, lambda _: "fraction of evolution")
+        for name in ("fraction", "factor"):
+            check_ranges({f"pbt_{name}": getattr(self.evolution, name)}, f"{name} of evolution".format)
         ranges = self.evolution.ranges
         known = ranges and set(ranges) <= set(Hyper._fields) and all(low < high for low, high in ranges.values())
         if not known or self.evolution.every < 1 or self.agents < 2:

@@ -91,6 +91,7 @@ def _refuse_unused(options: Options) -> None:
     for name, owner, given in (
         ("samples", "--sweep random", options.sweep == "random"),
         ("pbt_fraction", "--pbt-every", options.pbt_every > 0),
+        ("pbt_factor", "--pbt-every", options.pbt_every > 0),
         ("pbt_replay", "--pbt-every", options.pbt_every > 0),
     ):
         if not given and getattr(options, name) != getattr(Options, name):
@@ -129,7 +130,7 @@ def _evolution(options: Options, plan: Plan, several: dict[str, tuple]) -> Evolu
             f"--pbt-every {options.pbt_every} leaves no generation between the warm-up, which ends at step "
             f"{warm_up * ticks}, and the end at {total * ticks}: lower it below {(total - warm_up) * ticks}"
         )
-    return Evolution(every, options.pbt_fraction, options.pbt_replay == "copy", ranges)
+    return Evolution(every, options.pbt_fraction, options.pbt_factor, options.pbt_replay == "copy", ranges)
 
 
 def env_params(texts: tuple[str, ...]) -> dict[str, Any]:
