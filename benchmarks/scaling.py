@@ -1,6 +1,6 @@
 """What an iteration costs when something is doubled, and what an update costs in a larger replay.
 
-    python -m benchmarks.scaling [--tiny] [--repetitions 5] [--seconds 0.5] [--out FILE]
+    python -m benchmarks.scaling [--only WORDS] [--tiny] [--repetitions 5] [--seconds 0.5] [--out FILE]
 
 One agent on one thread, of CartPole and of MinAtar Breakout, whose environments, batch, width, or replay grow while the
 rest stays. `growth` is the time beside that of the row before, per doubling: more than 2 would be waste, and more than

@@ -6,8 +6,9 @@
 Acrobot, 8 agents of 100,000 steps each, `dqn` with learning rate, discount and target rate drawn over ranges so wide
 that most draws are bad. Both searches begin with the same 8 draws, each with a seed of its own. Random search trains
 them to the end; in population-based training, every 10,000 steps, the worst two copy one of the best two and double or
-halve what they inherit. Each then offers the agent that its ranking puts first, by 100 greedy episodes each. The offer
-is judged by 100 episodes in Gymnasium, which neither search has seen. Tuned on seeds 1000 and up.
+halve the learning rate and the target rate that they inherit, and what their discount is short of 1. Each search then
+offers the agent that its ranking puts first, by 100 greedy episodes each. The offer is judged by 100 episodes in
+Gymnasium, which neither search has seen. Tuned on seeds 1000 and up.
 """
 
 import argparse

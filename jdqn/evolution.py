@@ -118,7 +118,7 @@ def _from_where(there: Array, x: Array, axis: str) -> Array:
 def explore(
     key: Key, hyper: Hyper, parents: Array, ranges: dict[str, tuple[float, float]], factor: float = 1.2
 ) -> Hyper:
-    """Hyper of the parents; agents that copied another multiply each field of `ranges` by `factor` or its inverse.
+    """Hyper of the parents; agents that copied another multiply fields of `ranges` by `factor` or its inverse.
 
     Fields of `hyper` that are [S] are inherited; those that are in `ranges` have to be, and stay within. The discount
     and the trace decay change by their distance from 1. A field that is searched linearly moves by a tenth of its

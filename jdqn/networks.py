@@ -18,7 +18,7 @@ from .heads import Head
 from .replay import join_frames
 from .types import Array, Key, PyTree
 
-MOST_ROWS, MOST_NUMBERS = 128, 2**18  # of images that a CPU looks at together, and numbers in them
+MOST_IMAGES, MOST_NUMBERS = 128, 2**18  # that a CPU looks at together, and numbers in them: about the fastest
 
 
 class InitFn(Protocol):
@@ -50,7 +50,7 @@ class Network(NamedTuple):
     apply: ApplyFn
     carry: CarryFn
     recurrent: bool
-    samples: bool = False  # whether a key changes what `apply` returns
+    stochastic: bool = True  # whether a key changes what `apply` returns
 
 
 class QNetwork(nn.Module):
@@ -179,8 +179,8 @@ class ValuesFn(Protocol):
 def make_policy(network: Network, head: Head, ensemble: int = 1) -> Policy:
     """One tick of `network`, read through `head`; with an ensemble, parameters have a leading axis [K].
 
-    A CPU looks at many images in pieces: what convolutions make of them is many times as large, and has to fit into its
-    cache. Rows share what a network samples, so that one which samples sees them together.
+    A CPU looks at many images in pieces: what convolutions make of them is many times as large, and leaves its cache.
+    Rows share what a network samples, so that one which samples sees them together.
     """
 
     def one(params, key, obs, carry, reset):
@@ -192,9 +192,9 @@ def make_policy(network: Network, head: Head, ensemble: int = 1) -> Policy:
             return jax.tree.map(lambda x: x[0], look(*jax.tree.map(lambda x: x[None], row)))
 
         rows, numbers = len(obs), math.prod(obs.shape[1:])
-        together = max(1, min(MOST_ROWS, MOST_NUMBERS // numbers))
-        sampled = network.samples and key is not None
-        if jax.default_backend() != "cpu" or obs.ndim < 4 or sampled or rows <= together:
+        together = max(1, min(MOST_IMAGES, MOST_NUMBERS // numbers))
+        drawn = network.stochastic and key is not None
+        if jax.default_backend() != "cpu" or obs.ndim < 4 or drawn or rows <= together:
             return look(obs, carry, reset)
         return jax.lax.map(look_at_one, (obs, carry, reset), batch_size=together)
 

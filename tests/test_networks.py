@@ -211,7 +211,7 @@ def reads_in_pieces(policy, params, key, obs):
 
 @pytest.mark.parametrize(("core", "ensemble"), [("lstm", 1), ("none", 2)])
 def test_a_policy_sees_many_images_in_pieces_as_if_together(core, ensemble, monkeypatch):
-    monkeypatch.setattr(networks, "MOST_ROWS", 4)
+    monkeypatch.setattr(networks, "MOST_IMAGES", 4)
     network = networks.q_network("minatar", IMAGE, A, SCALAR, hidden_sizes=(8,), core=core, core_size=5)
     policy = networks.make_policy(network, SCALAR, ensemble)
     keys, obs = jax.random.split(jax.random.key(3), ensemble), normal(11, *IMAGE)  # two pieces of four, and three more
@@ -220,7 +220,7 @@ def test_a_policy_sees_many_images_in_pieces_as_if_together(core, ensemble, monk
     carry = jax.tree.map(lambda c: rng.normal(size=c.shape).astype(c.dtype), policy.carry(11))
     reset = rng.random(11) < 0.5
     pieces = jax.jit(policy.values)(params, None, obs, carry, reset)
-    monkeypatch.setattr(networks, "MOST_ROWS", 11)
+    monkeypatch.setattr(networks, "MOST_IMAGES", 11)
     together = jax.jit(lambda *rows: policy.values(params, None, *rows))(obs, carry, reset)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), pieces, together)
 
@@ -231,8 +231,8 @@ def test_pieces_are_for_images_and_never_share_what_is_sampled():
         return networks.make_policy(network, SCALAR), params
 
     policy, params = policy_of("minatar", IMAGE)
-    assert reads_in_pieces(policy, params, KEY, normal(networks.MOST_ROWS + 1, *IMAGE))
-    assert not reads_in_pieces(policy, params, KEY, normal(networks.MOST_ROWS, *IMAGE))
+    assert reads_in_pieces(policy, params, KEY, normal(networks.MOST_IMAGES + 1, *IMAGE))
+    assert not reads_in_pieces(policy, params, KEY, normal(networks.MOST_IMAGES, *IMAGE))
     assert not reads_in_pieces(*policy_of("mlp", VECTOR), KEY, normal(1000, *VECTOR))
     policy, params = policy_of("minatar", IMAGE, noisy=True)
     assert not reads_in_pieces(policy, params, KEY, normal(1000, *IMAGE))

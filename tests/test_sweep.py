@@ -189,6 +189,7 @@ REFUSED = {
     "--pbt-fraction .3": "--pbt-fraction belongs to --pbt-every",
     "--pbt-factor 2": "--pbt-factor belongs to --pbt-every",
     "--pbt-every 100 --learning-rate 1e-3 1e-2 --pbt-factor 1": "--pbt-factor must be",
+    "--pbt-every 100 --epsilon-end .1 .3 --pbt-factor 2": "--epsilon-end moves by a tenth of its range",
     "--pbt-replay copy": "--pbt-replay belongs to --pbt-every",
     "--learning-rate 1e-3 1e-3": "--learning-rate has the value 0.001 twice",
     "--discount .9 .99 .9900000001": "--discount has the value 0.99 twice",  # in 32 bits

@@ -65,8 +65,8 @@ def check_ranges(values: dict[str, Any], told: Callable[[str], str] = str) -> No
             raise ConfigError(f"{told(name)} must be seconds above zero, and finite, got {value}")
         if name == "pbt_fraction" and not 0 < value <= 0.5:
             raise ConfigError(f"{told(name)} must be above 0, up to 0.5, got {value}")
-        if name == "pbt_factor" and not 1 < value <= 100:
-            raise ConfigError(f"{told(name)} must be above 1, up to 100, got {value}")
+        if name == "pbt_factor" and not 1.001 <= value <= 100:
+            raise ConfigError(f"{told(name)} must be from 1.001 to 100, got {value}")
 
 
 def _check_hosts(options: Any) -> None:

@@ -63,7 +63,7 @@ class Options:
     pbt_fraction: float = 0.2
     """Share of the agents that copy another, and share of those that are copied."""
     pbt_factor: float = 1.2
-    """What an agent that copies another multiplies or divides each swept setting by: more where the ranges are wide."""
+    """What a copy multiplies or divides settings by that are searched logarithmically (1 - discount, too)."""
     pbt_replay: Literal["keep", "copy"] = "keep"
     """Whether an agent that copies another keeps its own replay."""
     parallel: Literal["agents", "data"] = "agents"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..config import Config, ConfigError, Hyper, ticks_per_iteration, total_iterations, warm_up_iterations
+from ..evolution import LINEAR, scale
 from ..validation import validate_config, validate_hyper
 from . import sweep
 from .checks import check_agents, check_plans, flag
@@ -120,6 +121,11 @@ def _evolution(options: Options, plan: Plan, several: dict[str, tuple]) -> Evolu
     if not ranges:
         raise ConfigError(
             "--pbt-every needs something to perturb: give a setting two values, like --learning-rate 1e-4 1e-2"
+        )
+    if options.pbt_factor != Options.pbt_factor and all(scale(name, *ends) is LINEAR for name, ends in ranges.items()):
+        raise ConfigError(
+            "--pbt-factor is for settings that are searched logarithmically, and "
+            f"{' and '.join(map(flag, ranges))} moves by a tenth of its range: leave it out"
         )
     if plan.agents < 2:
         raise ConfigError("--pbt-every needs two agents or more to choose from: raise --samples or --seeds")
