@@ -5,6 +5,7 @@ Feed-forward networks ignore `carry` and `reset`; recurrent ones scan over time.
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -18,7 +19,7 @@ from .heads import Head
 from .replay import join_frames
 from .types import Array, Key, PyTree
 
-MOST_IMAGES, MOST_NUMBERS = 128, 2**18  # that a CPU looks at together, and numbers in them: about the fastest
+MOST_IMAGES, MOST_NUMBERS = 128, 2**18  # that a core looks at together, and numbers in them: about the fastest
 
 
 class InitFn(Protocol):
@@ -176,10 +177,15 @@ class ValuesFn(Protocol):
         ...
 
 
+def _one_core_each() -> bool:
+    """Whether a CPU's devices have a core each, for that is what pieces are for: several share a large product well."""
+    return jax.default_backend() == "cpu" and (os.environ.get("NPROC") == "1" or jax.local_device_count() > 1)
+
+
 def make_policy(network: Network, head: Head, ensemble: int = 1) -> Policy:
     """One tick of `network`, read through `head`; with an ensemble, parameters have a leading axis [K].
 
-    A CPU looks at many images in pieces: what convolutions make of them is many times as large, and leaves its cache.
+    A core looks at many images in pieces: what convolutions make of them is many times as large, and leaves its cache.
     Rows share what a network samples, so that one which samples sees them together.
     """
 
@@ -194,9 +200,9 @@ def make_policy(network: Network, head: Head, ensemble: int = 1) -> Policy:
         rows, numbers = len(obs), math.prod(obs.shape[1:])
         together = max(1, min(MOST_IMAGES, MOST_NUMBERS // numbers))
         drawn = network.stochastic and key is not None
-        if jax.default_backend() != "cpu" or obs.ndim < 4 or drawn or rows <= together:
-            return look(obs, carry, reset)
-        return jax.lax.map(look_at_one, (obs, carry, reset), batch_size=together)
+        if rows > together and obs.ndim > 3 and not drawn and _one_core_each():
+            return jax.lax.map(look_at_one, (obs, carry, reset), batch_size=together)
+        return look(obs, carry, reset)
 
     def members(params, key, obs, carry, reset):
         if ensemble == 1:

@@ -211,6 +211,7 @@ def reads_in_pieces(policy, params, key, obs):
 
 @pytest.mark.parametrize(("core", "ensemble"), [("lstm", 1), ("none", 2)])
 def test_a_policy_sees_many_images_in_pieces_as_if_together(core, ensemble, monkeypatch):
+    monkeypatch.setenv("NPROC", "1")
     monkeypatch.setattr(networks, "MOST_IMAGES", 4)
     network = networks.q_network("minatar", IMAGE, A, SCALAR, hidden_sizes=(8,), core=core, core_size=5)
     policy = networks.make_policy(network, SCALAR, ensemble)
@@ -225,7 +226,9 @@ def test_a_policy_sees_many_images_in_pieces_as_if_together(core, ensemble, monk
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), pieces, together)
 
 
-def test_pieces_are_for_images_and_never_share_what_is_sampled():
+def test_pieces_are_for_images_and_never_share_what_is_sampled(monkeypatch):
+    monkeypatch.setenv("NPROC", "1")
+
     def policy_of(kind, obs_shape, **options):
         network, params = make(kind, obs_shape, hidden_sizes=(8,), **options)
         return networks.make_policy(network, SCALAR), params
@@ -237,3 +240,6 @@ def test_pieces_are_for_images_and_never_share_what_is_sampled():
     policy, params = policy_of("minatar", IMAGE, noisy=True)
     assert not reads_in_pieces(policy, params, KEY, normal(1000, *IMAGE))
     assert reads_in_pieces(policy, params, None, normal(1000, *IMAGE))  # evaluation has no noise
+    monkeypatch.setenv("NPROC", "2")
+    shared = jax.local_device_count() == 1  # otherwise each device has a core
+    assert reads_in_pieces(policy, params, None, normal(1001, *IMAGE)) != shared
