@@ -241,5 +241,6 @@ def test_pieces_are_for_images_and_never_share_what_is_sampled(monkeypatch):
     assert not reads_in_pieces(policy, params, KEY, normal(1000, *IMAGE))
     assert reads_in_pieces(policy, params, None, normal(1000, *IMAGE))  # evaluation has no noise
     monkeypatch.setenv("NPROC", "2")
-    shared = jax.local_device_count() == 1  # otherwise each device has a core
-    assert reads_in_pieces(policy, params, None, normal(1001, *IMAGE)) != shared
+    for devices in (1, 2):  # a single one has all cores
+        monkeypatch.setattr(jax, "local_device_count", lambda devices=devices: devices)
+        assert reads_in_pieces(policy, params, None, normal(1000 + devices, *IMAGE)) == (devices == 2)
