@@ -4,8 +4,9 @@
     python experiments/learning.py --report                 # tables, figures and docs/algorithms.md from what is there
 
 A row is one call of `python -m jdqn.run` with seeds 0 to 19 and the settings of its preset. What is kept of it:
-TASK/ALGORITHM.json (the command, every setting, versions, each seed's score) and TASK/ALGORITHM.csv (the curves).
-Presets were tuned on seeds 1000 and up.
+TASK/ALGORITHM.json (the command, every setting, versions, the revision of jdqn, each seed's score) and
+TASK/ALGORITHM.csv (the curves). Presets were tuned on seeds 1000 and up. A JSON that names orbax among its versions is
+older than f78108a, which changed the order of random draws: the same algorithm, but its command now draws others.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import dataclasses
 import json
 import re
 import shlex
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -33,6 +35,13 @@ MINATAR = ["dqn", "rainbow", "pqn"]
 LENGTHS = {
     name: f"--total-steps {steps}" for name, steps in zip(MINATAR, (2_000_000, 1_000_000, 5_000_000), strict=True)
 }
+PUBLISHED = {
+    "Breakout": "Published for it: PPO 28 after 10M steps (gymnax-blines). For the original, with sticky actions and "
+    "without a limit: DQN 10.0 after 5M (Young and Tian 2019), the best of Revisiting Rainbow 14.4 after 10M.",
+    "Asterix": "Published for it: PQN 70 to 72 (Gallici et al. 2024) and PPO 15 (gymnax-blines), both after 10M steps. "
+    "For the original, with sticky actions and without a limit: DQN 16.8 after 5M (Young and Tian 2019), the best of "
+    "Revisiting Rainbow 55 after 10M.",
+}  # docs/paper_differences.md says which of them are read off figures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Task:
     goal: str
     seeds: int = 20
     but: dict[str, str] = dataclasses.field(default_factory=dict)  # flags of single algorithms
+    note: str = ""  # what a reader has to know beside the numbers
 
     def command(self, algorithm: str) -> list[str]:
         more = self.but.get(algorithm, "")
@@ -66,7 +76,9 @@ TASKS = {
     ),
     "deep_sea_10": Task(
         "DeepSea 10", "--env DeepSea-bsuite --env-params size=10", ["dqn", "bootstrapped"],
-        "0.99 for bootstrapped, 0 for dqn",
+        "0.99 for bootstrapped",
+        note="Random actions take the one path to the treasure in one of 1,024 episodes, and 100,000 steps are 10,000 "
+        "episodes: dqn happens on it with most seeds. In DeepSea 20 that is one of a million.",
     ),
     "deep_sea_20": Task(
         "DeepSea 20", "--env DeepSea-bsuite --env-params size=20", ["dqn", "bootstrapped"],
@@ -77,7 +89,9 @@ TASKS = {
     ),
     **{
         game.lower(): Task(
-            f"MinAtar {game}", f"--env {game}-MinAtar", MINATAR, "what an hour of one core gives", seeds=5, but=LENGTHS
+            f"MinAtar {game}", f"--env {game}-MinAtar", MINATAR, "what an hour of one core gives", seeds=5, but=LENGTHS,
+            note="gymnax's variant: no sticky actions, the actions that the game uses, at most 1,000 steps an episode. "
+            + PUBLISHED[game],
         )
         for game in ("Breakout", "Asterix")
     },
@@ -96,7 +110,8 @@ def train(name: str, algorithm: str) -> None:
         metrics = read_metrics(folder / "metrics.csv")
     here = HERE / name
     here.mkdir(parents=True, exist_ok=True)
-    content = {"command": f"python -m jdqn.run {shlex.join(task.command(algorithm))}", "result": result, **config}
+    command = f"python -m jdqn.run {shlex.join(task.command(algorithm))}"
+    content = {"command": command, "revision": revision(), "result": result, **config}
     (here / f"{algorithm}.json").write_text(json.dumps(content, indent=1) + "\n")
     with (here / f"{algorithm}.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -104,6 +119,16 @@ def train(name: str, algorithm: str) -> None:
         columns = (metrics[name].ravel().tolist() for name in ("seed", "env_steps", "return"))
         for values in zip(*columns, strict=True):
             writer.writerow([f"{value:.9g}" if np.isfinite(value) else "" for value in values])
+
+
+def revision() -> str:
+    """The commit that trains, with -dirty behind it if the program is not as committed."""
+
+    def git(*words: str) -> str:
+        program = HERE.parent.parent / "jdqn"
+        return subprocess.run(["git", *words], cwd=program, check=True, capture_output=True, text=True).stdout.strip()
+
+    return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain", ".") else "")
 
 
 def scores(name: str) -> dict[str, dict]:
@@ -148,8 +173,9 @@ def report() -> None:
     ready = {name: found for name in TASKS if (found := scores(name))}
     for name, found in ready.items():
         task = TASKS[name]
-        text = f"{task.title}: greedy return of the final policy, 100 episodes a seed. Goal: {task.goal}.\n\n"
-        (HERE / name / "table.md").write_text(text + table(name) + "\n")
+        text = f"{task.title}: greedy return of the final policy, {task.seeds} seeds, 100 episodes each. "
+        text += f"Goal: {task.goal}.\n\n{table(name)}\n" + (f"\n{task.note}\n" if task.note else "")
+        (HERE / name / "table.md").write_text(text)
         learning_curves({algorithm: curves(name, algorithm) for algorithm in found}, HERE / name / "curves.png")
     cards = CARDS.read_text()
     lines = [["algorithm", *(TASKS[name].title for name in ready)], ["---"] * (len(ready) + 1)]

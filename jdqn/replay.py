@@ -162,7 +162,7 @@ def prioritised(
         void = rows.last[learnt] if lead >= 0 else jnp.zeros(indices.shape, bool)
         highest = shards.max(state.highest)
         priority = jnp.where(complete & ~void, highest, 0.0)
-        if behind > rollout_length:  # those between were complete, and priced, when the last rollout came
+        if behind > rollout_length:  # those between are incomplete, and void since their own rollout came
             priority, indices = (jnp.concatenate([x[:rollout_length], x[behind:]]) for x in (priority, indices))
         tree = sum_tree.write(state.tree, indices.reshape(-1), priority.reshape(-1))
         return Prioritised(rows, tree, highest)

@@ -26,8 +26,16 @@ from .host.health import Sick
 from .host.options import Options, parse
 from .host.processes import Agreed, agree, fetch, first, leave, meet, several, together, wait_for_all
 from .host.program import Run
-from .host.results import finish, played
-from .host.session import Session, begin, refuse_other_settings, resume, write_plans
+from .host.results import compared_apart, finish, play_the_best, played
+from .host.session import (
+    Session,
+    begin,
+    refuse_other_settings,
+    resume,
+    taught_nothing,
+    will_convolve,
+    write_plans,
+)
 from .host.signals import Interrupted
 from .host.training import Training
 
@@ -41,7 +49,7 @@ def main(arguments: list[str]) -> int:
     try:
         options = parse(arguments)
         if options.distributed:
-            devices.split_cpu(devices.number_wanted(options.devices), devices.cores(), convolutions=True)
+            devices.split_cpu(devices.number_wanted(options.devices), devices.cores(), will_convolve(options))
             meet(options.coordinator, options.num_hosts, options.host_index)
             console.quiet = not first()
         if options.list:
@@ -51,6 +59,8 @@ def main(arguments: list[str]) -> int:
         with together():
             session = resume(options, arguments) if options.resume else begin(options, now)
         refuse_other_settings(session, options)
+        if sentence := taught_nothing(session):
+            warn(sentence)
         again = f"go on with python -m jdqn.run --resume {session.folder.path}"
         keep_compiled(options.compilation_cache)
         if options.resume and session.folder.result.exists() and not session.longer:
@@ -170,18 +180,21 @@ def train(console: Console, session: Session, options: Options, split: dict[str,
         if len(runs) > 1:
             console.print(f"part {k + 1} of {len(runs)}: {run.plan.agents} agent(s)")
         resume = options.resume is not None
-        results.append(train_part(console, run, part, split, resume, alone=len(runs) == 1))
+        results.append(train_part(console, run, part, split, resume, session))
         if len(runs) > 1 and first():
             part.write_json(part.result, results[-1])
+    if compared_apart(session):
+        play_the_best(session, runs, results, split)
     if first():
         finish(console, session, results, split)
     wait_for_all("finished")
 
 
 def train_part(
-    console: Console, run: Run, folder: RunFolder, split: dict[str, float], resume: bool, alone: bool
+    console: Console, run: Run, folder: RunFolder, split: dict[str, float], resume: bool, session: Session
 ) -> dict[str, Any]:
     """Train and evaluate the agents of one plan; return what its result.json holds."""
+    alone = len(session.plans) == 1
     with together():
         if first() and not alone and not folder.config.exists():
             folder.path.mkdir(exist_ok=True)
@@ -202,7 +215,8 @@ def train_part(
         with ProgressBar(console, run) as show:
             training = Training(run, folder, checkpoints, show, warn)
             state, progress = training.go(resume)
-        result = played(run, folder, state, progress, split) | sweep.evolved(run.plan, fetch(training.hyper))
+        result = played(run, folder, state, progress, split, not compared_apart(session))
+        result |= sweep.evolved(run.plan, fetch(training.hyper))
     except (ConfigError, Interrupted, Sick):
         checkpoints.close()
         raise

@@ -25,7 +25,9 @@ NAMES = [name for name in gymnax.registered_envs if name not in [*CONTINUOUS, "M
 ONE_HOT = {"FrozenLake-misc": 16}
 BINARY = {name for name in NAMES if "MinAtar" in name} | {"Catch-bsuite", "DeepSea-bsuite", "Pong-misc"}
 ENVS, TICKS, LIMIT = 3, 50, 20
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}  # compiling takes all the time
+QUICK = {"xla_backend_optimization_level": 0}  # compiling takes all the time
+if jax.__version_info__ < (0, 11):  # which knows the option no more
+    QUICK["xla_cpu_use_fusion_emitters"] = False
 
 
 def kinds(tree):

@@ -48,6 +48,16 @@ def test_scalar(loss, value_rescaling):
             np.testing.assert_allclose(atoms.mean()[b, a], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_rescaling_equals_rlax():
+    """rlax in float64: its inverse is the textbook form, which loses its digits near zero in float32."""
+    size = np.concatenate([[0.0], np.logspace(-4, 4, 200)]).astype(np.float32)
+    x = np.concatenate([-size, size])
+    with jax.enable_x64(True):
+        there, back = (np.asarray(f(x.astype(np.float64))) for f in rlax.SIGNED_HYPERBOLIC_PAIR)
+    np.testing.assert_allclose(heads.rescale(jnp.asarray(x)), there, rtol=1e-5)
+    np.testing.assert_allclose(heads.unscale(jnp.asarray(x)), back, rtol=1e-5)
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.floats(-1e4, 1e4, width=32))
 def test_rescaling_keeps_its_digits(x):
@@ -121,7 +131,7 @@ def test_quantiles(size, targets):
 
 
 def test_qrdqn_equals_rlax():
-    """rlax averages over both axes where the paper sums over one: a factor of N."""
+    """rlax too sums over the predicted quantiles and averages over the target's, as the paper does."""
     size = 9
     head, (out, action), (nxt, _) = heads.quantile(size), outputs(0, size), outputs(1, size)
     reward, discount = np.random.default_rng(2).normal(size=(2, BATCH)).astype(np.float32)
@@ -133,6 +143,71 @@ def test_qrdqn_equals_rlax():
     over = jax.vmap(rlax.quantile_q_learning, (0, 0, 0, 0, 0, 0, 0, None))
     theirs = over(transposed[0], fraction, action, reward, discount, transposed[1], transposed[1], 1.0)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+QUANTILE_HEADS = ["quantile", "implicit_quantile", "parameterised_quantile"]
+
+
+def quantile_head(kind, kappa, size=5):
+    """(head, its network output as a function of values [B, A, size], fractions [B, size]), as `Config.head` names it.
+
+    Fractions are midpoints (QR-DQN), any (IQN), or proposed, between edges that have a loss of their own (FQF).
+    """
+    rng = np.random.default_rng(7)
+    if kind == "quantile":
+        return heads.quantile(size, kappa), lambda value: value, np.tile((np.arange(size) + 0.5) / size, (BATCH, 1))
+    if kind == "implicit_quantile":
+        fraction, weight, edges = rng.random((BATCH, size)), np.full((BATCH, size), 1 / size), ()
+    else:
+        proposed = [family.fqf_fractions(logits) for logits in rng.normal(size=(BATCH, size))]
+        edge, fraction, weight = (jnp.asarray(x, jnp.float32) for x in map(np.stack, zip(*proposed, strict=True)))
+        edges = edge, jnp.asarray(rng.normal(size=(BATCH, ACTIONS, size - 1)), jnp.float32)
+    fraction, weight = (jnp.asarray(x, jnp.float32) for x in (fraction, weight))
+    return heads.implicit_quantile(kappa), lambda value: heads.Quantiles(value, fraction, weight, edges), fraction
+
+
+@pytest.mark.parametrize("kappa", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("kind", QUANTILE_HEADS)
+def test_quantile_gradients_equal_differences_of_the_published_loss(kind, kappa):
+    """The gradient is written out by hand in heads.py; here the loop's own, by central differences in float64."""
+    head, network_output, fraction = quantile_head(kind, kappa)
+    (value, action), target = outputs(6, 5), random_atoms(8, 7, spread=2.0)
+
+    def loss(value):
+        losses, _ = head.loss(network_output(value), action, target)
+        return losses.sum(), losses
+
+    slope, losses = jax.jit(jax.grad(loss, has_aux=True))(value)
+    expected, step, beyond = np.zeros(value.shape), 1e-5, []
+    for b in range(BATCH):
+        goal, weight = np.asarray(target.value[b], np.float64), np.asarray(target.weight[b], np.float64)
+        mine = np.asarray(value[b, action[b]], np.float64)
+        beyond.append(np.abs(goal - mine[:, None]) > kappa)
+        if kind != "parameterised_quantile":  # to whose loss that of the edges is added
+            published = family.quantile_huber_loss(mine, fraction[b], goal, weight, kappa)
+            np.testing.assert_allclose(losses[b], published, rtol=1e-4, atol=1e-5)
+        for i, at in enumerate(step * np.eye(mine.size)):
+            above, below = (
+                family.quantile_huber_loss(x, fraction[b], goal, weight, kappa) for x in (mine + at, mine - at)
+            )
+            expected[b, action[b], i] = (above - below) / (2 * step)
+    assert 0.1 < np.mean(beyond) < 0.9  # errors of both kinds
+    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "kappa"), list(zip(QUANTILE_HEADS, [1.0, 0.5, 2.0], strict=True)))
+def test_quantile_gradients_equal_rlax(kind, kappa):
+    """rlax has equal weights alone, and does not divide by kappa: nor does QR-DQN, but IQN and FQF do."""
+    head, network_output, fraction = quantile_head(kind, kappa)
+    (value, action), goal = outputs(6, 5), random_atoms(8, 7, spread=2.0).value
+    target = Atoms(goal, jnp.full(goal.shape, 1 / goal.shape[-1]))
+
+    def theirs(value):
+        over = jax.vmap(lambda *row: rlax.quantile_regression_loss(*row, huber_param=kappa))
+        return over(heads.pick(value, action), fraction, goal).sum() / kappa
+
+    ours = jax.jit(jax.grad(lambda value: head.loss(network_output(value), action, target)[0].sum()))(value)
+    np.testing.assert_allclose(ours, jax.jit(jax.grad(theirs))(value), rtol=1e-4, atol=1e-6)
 
 
 def test_implicit_quantiles_weigh_and_score_their_own_fractions():

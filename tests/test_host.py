@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from jdqn import ConfigError
-from jdqn.host import devices, statistics, twin
+from jdqn.host import devices, session, statistics, twin
 from jdqn.host.checkpoint import Checkpoints
-from jdqn.host.folder import METRICS, Table, read_metrics
+from jdqn.host.folder import METRICS, RunFolder, Table, read_metrics
 from jdqn.host.memory import human
+from jdqn.host.options import parse
 from jdqn.host.signals import Signals
 from jdqn.networks import Policy
 
@@ -279,3 +280,18 @@ def test_only_convolutions_get_several_threads(monkeypatch):
     monkeypatch.setenv("NPROC", "3")
     devices.split_cpu(1, 1, convolutions=False)
     assert os.environ["NPROC"] == "3"
+
+
+def test_hosts_know_before_they_meet_whether_they_look_at_images(tmp_path):
+    """For JAX starts when they meet, and with it the threads; what is refused of the options comes later."""
+    for words, wide in (
+        ("--env CartPole-v1", False), ("--env Breakout-MinAtar", True), ("--env Breakout-MinAtar --network mlp", False),
+        ("--env CartPole-v1 --pbt-every 1000", True), (f"--resume {tmp_path / 'nothing'}", True),
+    ):  # fmt: skip
+        assert session.will_convolve(parse(words.split())) == wide
+    for env in ("CartPole-v1", "Breakout-MinAtar"):
+        folder = RunFolder(tmp_path / env)
+        folder.path.mkdir()
+        (plan,) = session.plans_of(parse(["--env", env]))
+        folder.write_json(folder.config, plan.to_json())
+        assert session.will_convolve(parse(["--resume", str(folder.path)])) == (env != "CartPole-v1")

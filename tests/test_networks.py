@@ -50,19 +50,72 @@ def relu(x):
     return x * (x > 0)
 
 
-def normalise(at, x):
+def normalise(at, x, layer="LayerNorm_0"):
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-    return x * at("LayerNorm_0", "scale") + at("LayerNorm_0", "bias")
+    return x * at(layer, "scale") + at(layer, "bias")
 
 
-def convolve(at, x):
-    """A 3 x 3 convolution without padding, a pixel at a time."""
-    height, width = x.shape[2] - 2, x.shape[3] - 2
-    out = np.zeros((*x.shape[:2], height, width, 16))
-    for i in range(height):
-        for j in range(width):
-            out[:, :, i, j] = np.einsum("tbhwc,hwcf->tbf", x[:, :, i : i + 3, j : j + 3], at("Conv_0"))
-    return out + at("Conv_0", "bias")
+def convolve(at, x, layer="Conv_0", stride=1, border=0):
+    """A convolution, a pixel at a time, of images within a border of zeros."""
+    kernel = at(layer)
+    high, wide, _, filters = kernel.shape
+    x = np.pad(x, [(0, 0), (0, 0), (border, border), (border, border), (0, 0)])
+    height, width = (x.shape[2] - high) // stride + 1, (x.shape[3] - wide) // stride + 1
+    out = np.zeros((*x.shape[:2], height, width, filters))
+    for i, j in np.ndindex(height, width):
+        window = x[:, :, i * stride : i * stride + high, j * stride : j * stride + wide]
+        out[:, :, i, j] = np.einsum("tbhwc,hwcf->tbf", window, kernel)
+    return out + at(layer, "bias")
+
+
+def max_pool(x):
+    """The largest of 3 x 3, every two pixels, as TensorFlow pads to the "SAME" size: ceil(n / 2) windows.
+
+    They reach beyond the image by one pixel at its end, and where n is odd by one at its start as well.
+    """
+    height, width = x.shape[2:4]
+    out = np.zeros((*x.shape[:2], -(-height // 2), -(-width // 2), x.shape[-1]))
+    for i, j in np.ndindex(out.shape[2:4]):
+        top, left = 2 * i - height % 2, 2 * j - width % 2
+        out[:, :, i, j] = x[:, :, max(top, 0) : top + 3, max(left, 0) : left + 3].max((2, 3))
+    return out
+
+
+def minatar_by_hand(at, x, norm):
+    return relu(norm(at, convolve(at, x), "LayerNorm_0"))
+
+
+def nature_by_hand(at, x, norm):
+    """Mnih et al. 2015: 32 filters of 8 x 8 with stride 4, 64 of 4 x 4 with stride 2, 64 of 3 x 3."""
+    for i, (filters, size, stride) in enumerate([(32, 8, 4), (64, 4, 2), (64, 3, 1)]):
+        x = convolve(at, x, f"Conv_{i}", stride)
+        assert (at(f"Conv_{i}").shape[:2], x.shape[-1]) == ((size, size), filters)
+        x = relu(norm(at, x, f"LayerNorm_{i}"))
+    return x
+
+
+def impala_by_hand(at, x, norm):
+    """Espeholt et al. 2018, figure 3, on the right; LayerNorm, which is not theirs, behind all of it."""
+    names = (f"Conv_{i}" for i in range(15))
+
+    def convolved(x, filters):
+        x = convolve(at, x, next(names), border=1)
+        assert x.shape[-1] == filters
+        return x
+
+    for filters in (16, 32, 32):
+        x = max_pool(convolved(x, filters))
+        for _ in range(2):
+            inner = convolved(relu(x), filters)
+            x = x + convolved(relu(inner), filters)
+    return norm(at, relu(x).reshape(T, B, -1), "LayerNorm_0")
+
+
+BY_HAND = {
+    "minatar": (minatar_by_hand, IMAGE),
+    "nature": (nature_by_hand, (44, 36, 2)),  # 44 x 36, 10 x 8, 4 x 3, 2 x 1
+    "impala": (impala_by_hand, (9, 6, 2)),  # 9 x 6, 5 x 3, 3 x 2, 2 x 1
+}
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
@@ -108,16 +161,20 @@ def test_observations_that_do_not_suit_are_refused(kind, needs, shapes):
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
-def test_minatar_and_mlp_equal_numpy(layer_norm):
-    network, params = make("minatar", IMAGE, WIDE, hidden_sizes=(8, 9), layer_norm=layer_norm)
-    obs = normal(T, B, *IMAGE)
+@pytest.mark.parametrize("kind", BY_HAND)
+def test_image_networks_equal_numpy(kind, layer_norm):
+    """From the bytes of an image, which count from 0 to 1, to the numbers of every action."""
+    by_hand, obs_shape = BY_HAND[kind]
+    network, params = make(kind, obs_shape, WIDE, hidden_sizes=(8, 9), layer_norm=layer_norm)
+    params = jax.tree.map(lambda p: 3 * p / np.float32(np.prod(p.shape[:-1])) ** 0.5, params)  # of size 1 all the way
+    obs = np.random.default_rng(1).integers(0, 256, (T, B, *obs_shape), np.uint8)
     torso, dense_torso, last = (layers(params, *path) for path in [["torso"], ["torso", "MLP_0"], ["last", "Stream_0"]])
     hidden = layers(params, "last", "Stream_0", "MLP_0")
 
-    def norm(at, x):
-        return normalise(at, x) if layer_norm else x
+    def norm(at, x, layer="LayerNorm_0"):
+        return normalise(at, x, layer) if layer_norm else x
 
-    x = relu(norm(torso, convolve(torso, obs))).reshape(T, B, -1)
+    x = by_hand(torso, obs / 255.0, norm).reshape(T, B, -1)
     x = relu(norm(dense_torso, dense(dense_torso, x)))
     x = relu(norm(hidden, dense(hidden, x)))
     expected = dense(last, x).reshape(T, B, A, SIZE)

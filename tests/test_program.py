@@ -47,7 +47,10 @@ def finished(request, tmp_path_factory):
 
 def test_the_folder_is_whole(finished):
     path, _ = finished
-    assert {p.name for p in path.iterdir()} == {"config.json", "metrics.csv", "curve.png", "checkpoint", "result.json"}
+    there = {"config.json", "metrics.csv", "curve.png", "checkpoint", "result.json", "sweep.csv"}
+    assert {p.name for p in path.iterdir()} == there
+    lines = (path / "sweep.csv").read_text().splitlines()
+    assert (lines[0], len(lines)) == ("agent,part,agent_of_part,seed,return", 3)
     picture = matplotlib.image.imread(path / "curve.png")
     assert picture.shape[:2] == (600, 960)
     assert (picture[..., 2] - picture[..., 0] > 0.2).sum() > 1000  # lines in blue

@@ -265,7 +265,7 @@ def test_what_an_agent_began_and_ended_with():
 
 
 def test_gymnasium_of_parts():
-    """Each part has played its own best; together, those of them that are the best of all, counted through."""
+    """Those that are the best of all, counted through, if every one of them was played: the mean of some is another."""
 
     def part(scores, agents=None):
         played = statistics.of_agents(scores, 10) | ({} if agents is None else {"agents": agents})
@@ -282,6 +282,10 @@ def test_gymnasium_of_parts():
     best = sweep.joined(two, [6, 7])["gymnasium"]
     assert best == statistics.of_agents([5.0, 6.0], 10) | {"agents": [6, 7]}
     assert sweep.joined(two, [2, 3])["gymnasium"] is None  # nobody played them
+    assert sweep.joined(two, [5, 6])["gymnasium"] is None  # and only one of these
+    lone = {"gymnasium": statistics.summary(np.array([[1.0, 2.0, 9.0]])) | {"agents": [2]}}
+    alone = sweep.joined([part([1.0, 1.0]) | {"gymnasium": None}, part([0.0], [0]) | lone], [4])["gymnasium"]
+    assert alone == lone["gymnasium"] | {"agents": [4]}  # of one agent the interval is over its episodes
     assert sweep.joined([part([1.0]) | {"gymnasium": None}, part([2.0]) | {"gymnasium": None}])["gymnasium"] is None
 
 
@@ -425,6 +429,16 @@ def test_waves_of_fewer_agents_than_devices():
     assert [(part.devices, part.size, part.plan.agents) for part in parts] == [(2, 2, 2), (2, 2, 2), (2, 2, 1)]
 
 
+def test_a_figure_draws_no_line_through_single_agents(tmp_path, monkeypatch):
+    """A population that copied and was clipped has some values twice; what joins the others would be no mean."""
+    figures = []
+    monkeypatch.setattr(plots.plt, "close", figures.append)
+    for values, lines in (([1, 2, 3, 3], 0), ([1, 1, 2, 2, 3], 1), ([1, 1, 2, 3], 0)):
+        table = [{"final_batch_size": value, "return": float(k)} for k, value in enumerate(values)]
+        plots.swept(table, "final_batch_size", tmp_path / "figure.png")
+        assert sum(not line.get_alpha() for line in figures.pop().axes[0].lines) == lines
+
+
 def test_a_figure_shows_every_agent_on_the_scale_of_the_search(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(plots.plt, "close", figures.append)
@@ -473,3 +487,25 @@ def test_waves_of_one_setting_leave_what_one_run_leaves(tmp_path, monkeypatch):
         assert one[name] == two[name]
     assert (tmp_path / "waves" / "curve.png").exists()
     assert "ranking" not in two
+
+
+@pytest.mark.slow
+def test_of_settings_in_several_parts_the_whole_winner_plays_in_gymnasium(tmp_path, capsys):
+    """Its agents are in two waves; what one of those plays best by itself may be another setting."""
+    words = [*TINY["dqn"], "--seeds", "3", "--learning-rate", "1e-3", "1e-2", "--out", str(tmp_path / "run")]
+    assert main([*words, "--wave", "2", "--hidden-sizes", "8,8", "16,16"]) == 0
+    said = capsys.readouterr().out
+    assert "12 agent(s) x" in said
+    assert "in 6 parts" in said
+    assert "the largest part:" in said
+    whole = result(tmp_path / "run")
+    best = [int(row["agent"]) for row in table(tmp_path / "run") if all(
+        row[name] == (",".join(map(str, value)) if name == "hidden_sizes" else f"{value:.9g}")
+        for name, value in whole["ranking"][0]["setting"].items()
+    )]  # fmt: skip
+    assert len(best) == 3
+    assert whole["gymnasium"]["agents"] == best
+    parts = [json.loads((tmp_path / "run" / f"part-{k:03d}" / "result.json").read_text()) for k in range(6)]
+    played = [x for part in parts if part["gymnasium"] for x in part["gymnasium"]["per_agent"]]
+    assert played == whole["gymnasium"]["per_agent"]
+    assert len(played) == 3

@@ -1,5 +1,7 @@
 """n-step returns and greedy targets against slow loops written from the definitions."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +79,50 @@ def test_td_errors_equal_rlax(double):
     np.testing.assert_allclose(loss[0], rlax.huber_loss(theirs), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Rlax")
+def test_double_c51_equals_rlax():
+    """The target rule and the head together: the online network chooses, the target network's atoms are projected."""
+    reward, terminated, last, action, *_ = transitions(1)
+    head, support = heads.categorical(-2.0, 2.0, 11), jnp.linspace(-2.0, 2.0, 11)
+    now, online, target = np.random.default_rng(2).normal(size=(3, 200, 4, 11)).astype(np.float32)
+    returns = targets.n_step(*map(jnp.asarray, (reward, terminated, last)), 0.97, 1)
+    outputs = targets.Outputs(None, None, jnp.asarray(online)[None], jnp.asarray(target)[None])
+    goal = targets.greedy(double=True)(head, None, outputs, None, returns)
+    loss, _ = head.loss(jnp.asarray(now)[None], jnp.asarray(action)[None], goal)
+    over = jax.jit(jax.vmap(rlax.categorical_double_q_learning, (None, 0, 0, 0, 0, None, 0, 0)))
+    discount, chooser = np.float32(0.97) * ~terminated[0], jax.nn.softmax(online) @ support
+    theirs = over(support, now, action, reward[0], discount, support, target, chooser)
+    np.testing.assert_allclose(loss[0], theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_rescaled_n_step_errors_equal_rlax(double):
+    """R2D2's: h of what the rewards and h^-1 of the bootstrap value come to; rlax in float64, as its h^-1 needs.
+
+    Two episodes of eight steps, of which the first is terminated and the second meets a time limit.
+    """
+    rng, steps, n, head = np.random.default_rng(4), 8, 3, heads.scalar(value_rescaling=True)
+    reward = rng.normal(scale=5.0, size=(steps + n + 1, 2)).astype(np.float32)
+    now, online, target = rng.normal(scale=3.0, size=(3, steps + n + 1, 2, 4)).astype(np.float32)
+    action = rng.integers(0, 4, (steps + n + 1, 2))
+    terminated, last = np.zeros((2, steps + n + 1, 2), bool)
+    terminated[steps - 1, 0], last[steps] = True, True
+    returns = targets.n_step(*map(jnp.asarray, (reward, terminated, last)), 0.9, n)
+    at = np.asarray(returns.bootstrap)[..., None]
+    outputs = targets.Outputs(None, None, *(jnp.take_along_axis(x, at, 0)[..., None] for x in (online, target)))
+    goal = targets.greedy(double)(head, None, outputs, None, returns)
+    _, error = head.loss(jnp.asarray(now)[: steps + 1, ..., None], jnp.asarray(action)[: steps + 1], goal)
+    best = (online if double else target).argmax(-1)
+    whole = functools.partial(rlax.transformed_n_step_q_learning, n=n, tx_pair=rlax.SIGNED_HYPERBOLIC_PAIR)
+    now, target, reward, discount = (np.float64(x) for x in (now, target, reward, 0.9 * ~terminated))
+    here, following = slice(steps), slice(1, steps + 1)
+    with jax.enable_x64(True):
+        theirs = jax.jit(jax.vmap(whole, 1, 1))(
+            now[here], action[here], target[following], best[following], reward[here], discount[here]
+        )
+    np.testing.assert_allclose(error[:steps], np.abs(theirs), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("n", [1, 3, 5])
 def test_n_step_equals_rlax(n):
     """Inside one episode, terminated or not; rlax shortens windows at the end of its sequence as well."""
@@ -151,3 +197,28 @@ def test_lambda_returns_equal_rlax():
     best = following[:, 0, :, 0].max(-1)
     theirs = rlax.lambda_returns(reward[:8, 0], jnp.full(8, 0.9), best, 0.7)
     np.testing.assert_allclose(ours[:, 0], theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("limits", [False, True])
+def test_lambda_errors_equal_rlax(limits):
+    """With ends inside the rollout. rlax has no time limits: there lambda is 0, as in Watkins' Q(lambda).
+
+    The void rows take part in rlax's recursion, but nothing flows out of them: discount or lambda is 0 before.
+    """
+    reward, terminated, last = random_rows(11, 40, 5, 0.2)
+    if not limits:
+        last[1:] = terminated[:-1]
+    assert terminated.any()
+    assert (last[1:] & ~terminated[:-1]).any() == limits
+    returns = targets.n_step(*map(jnp.asarray, (reward, terminated, last)), 0.9, 1)
+    now, following = np.random.default_rng(5).normal(size=(2, 39, 5, 3)).astype(np.float32)
+    action = np.random.default_rng(6).integers(0, 3, (39, 5))
+    outputs = targets.Outputs(None, None, None, jnp.asarray(following)[..., None])
+    goal = targets.lambda_returns()(heads.scalar(), Hyper(trace_decay=0.7), outputs, None, returns)
+    _, error = heads.scalar().loss(jnp.asarray(now)[..., None], jnp.asarray(action), goal)
+    discount = np.float32(0.9) * ~terminated[:-1]
+    decay = np.float32(0.7) * ~last[1:] if limits else 0.7
+    over = jax.jit(jax.vmap(rlax.q_lambda, (1, 1, 1, 1, 1, 1 if limits else None), 1))
+    theirs = over(now, action, reward[:-1], discount, following, decay)
+    valid = ~last[:-1]
+    np.testing.assert_allclose(error[valid], np.abs(theirs)[valid], rtol=1e-4, atol=1e-5)

@@ -70,14 +70,17 @@ def describe(console: Console, runs: list[Run]) -> None:
     """Say what is about to happen, and its size."""
     run, device = max(runs, key=lambda run: tree_bytes(run.shapes)), jax.devices()[0]
     plan, agents = run.plan, sum(run.plan.agents for run in runs)
-    parts = f" in {len(runs)} parts" if len(runs) > 1 else ""
+    waves = len({run.plan.config for run in runs}) == 1
+    kind = f"waves, up to {max(run.plan.agents for run in runs)} agents in memory together" if waves else "parts"
+    parts = f" in {len(runs)} {kind}" if len(runs) > 1 else ""
     pieces = f" in {plan.shards} shards" if plan.shards > 1 else ""
     console.print(
         f"{plan.algo} on {plan.task}: {agents} agent(s){pieces} x {plan.config.total_steps:,} steps{parts}, "
         f"seed {plan.seeds[0]}"
     )
     console.print(
-        f"{run.devices} device(s) {device.platform} ({name_of_device()}), {run.parameters:,} parameters per agent, "
+        f"{run.devices} device(s) {device.platform} ({name_of_device()}), "
+        f"{'' if waves else 'the largest part: '}{run.parameters:,} parameters per agent, "
         f"replay {run.replay_bytes:,} bytes ({human(run.replay_bytes)}), {human(run.agent_bytes)} per agent in all"
     )
 

@@ -43,13 +43,16 @@ def name_of_device() -> str:
 def arithmetic() -> str:
     """What has to be the same for the same program to round in the same way.
 
-    Of a CPU that is the instructions it has, for which its name does not stand, and how many threads share a product.
+    Of a CPU that is the instructions it has, for which its name does not stand, and how many threads share a large
+    product: XLA has one pool of them for all devices of a process, with at least one for each.
     """
     if jax.default_backend() != "cpu":
         return name_of_device()
     name, instructions = processor()
     digest = xxhash.xxh32_hexdigest(" ".join(sorted(instructions.split())).encode())
-    return f"{name}, instructions {digest}, threads {os.environ.get('NPROC') or cores()}"
+    asked = os.environ.get("NPROC", "")
+    threads = max(int(asked) if asked.isdecimal() else cores(), jax.local_device_count())
+    return f"{name}, instructions {digest}, threads {threads}"
 
 
 def number_wanted(text: str) -> int | None:
@@ -109,7 +112,11 @@ def choose(wanted: int | None, parts: int, divides: bool) -> int:
             raise ConfigError(f"--devices {wanted}: with --distributed every host uses all of its {there} device(s)")
         number = jax.device_count()
         if divides and parts % number:
-            raise ConfigError(f"{parts} shards do not divide over {number} devices: start as many hosts as before")
+            fit = ", ".join(str(n) for n in range(1, parts + 1) if parts % n == 0)
+            raise ConfigError(
+                f"{parts} shards do not divide over the {number} devices of all hosts: start hosts that have one of "
+                f"{fit} together"
+            )
         return number
     if divides and wanted is not None and parts % wanted:
         fit = ", ".join(str(n) for n in range(1, min(parts, there) + 1) if parts % n == 0)

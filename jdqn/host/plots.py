@@ -59,7 +59,9 @@ def _curve(axes, steps: np.ndarray, returns: np.ndarray, legend: bool) -> None:
 def swept(rows: list[dict], name: str, path: Path) -> None:
     """Draw the return of every agent of a sweep against its value of `name`, with mean and 95 % interval per value.
 
-    A setting that is searched by its distance from 1, as the discount is, is drawn by that.
+    Where most values have a single agent, as after a random sweep or in a population that changed its settings, there
+    are only the agents: a line through them would be no mean. A setting that is searched by its distance from 1, as the
+    discount is, is drawn by that.
     """
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     rows = [row for row in rows if row["return"] is not None]
@@ -71,7 +73,7 @@ def swept(rows: list[dict], name: str, path: Path) -> None:
     groups = [[row["return"] for row in rows if row[name] == value] for value in values]
     for place, group in zip(places, groups, strict=True):
         axes.plot([place] * len(group), group, "o", color="tab:blue", alpha=0.35, markersize=4)
-    if len(values) < len(rows):  # several agents a value
+    if 2 * sum(len(group) > 1 for group in groups) > len(groups):
         none = [np.nan, np.nan]  # one agent has no interval
         low, high = np.transpose([interval(group, resamples=1000) if len(group) > 1 else none for group in groups])
         means = [np.mean(group) for group in groups]

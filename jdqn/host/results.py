@@ -8,27 +8,28 @@ from rich.console import Console
 
 from ..trainer import State
 from . import sweep
+from .checkpoint import Checkpoints
 from .console import conclude, show_ranking
 from .folder import RunFolder, read_metrics
-from .processes import first
+from .processes import agree, first
 from .program import Run
 from .progress import Progress
 from .session import Session
 from .statistics import summary
 
 
-def played(run: Run, folder: RunFolder, state: State, progress: Progress, split: dict[str, float]) -> dict[str, Any]:
+def played(
+    run: Run, folder: RunFolder, state: State, progress: Progress, split: dict[str, float], in_gymnasium: bool = True
+) -> dict[str, Any]:
     """Play with what was learnt, and draw how it was learnt."""
-    from . import plots, twin  # matplotlib and gymnasium, not needed before
+    from . import plots  # matplotlib, not needed before
 
     began, compiled, plan = time.perf_counter(), run.compile_seconds, run.plan
     returns = np.array(run.evaluate(state))
     returns[progress.dropped] = np.nan
     # Of a sweep, only what its ranking puts first is played again: a twin is one Python environment per episode.
     chosen = sweep.best(plan, returns.mean(1))
-    theirs = None if plan.env_params else twin.play(
-        plan.env, run.trainer.policy, run.params_of(state, chosen), np.array(plan.seeds)[chosen], plan.episodes
-    )  # fmt: skip
+    theirs = play_in_gymnasium(run, state, chosen) if in_gymnasium else None
     evaluated = time.perf_counter()
     if first():
         plots.learning_curves({f"{plan.algo} on {plan.task}": read_metrics(folder.metrics)}, folder.curve)
@@ -52,21 +53,53 @@ def played(run: Run, folder: RunFolder, state: State, progress: Progress, split:
         "evaluation": summary(returns),
         "non_finite": progress.sick,
         "best_checkpoint": progress.best,
-        "gymnasium": None
-        if theirs is None
-        else summary(theirs) | ({} if len(chosen) == plan.agents else {"agents": chosen.tolist()}),
+        "gymnasium": theirs,
     }
+
+
+def play_in_gymnasium(run: Run, state: State, chosen: np.ndarray) -> dict[str, Any] | None:
+    """How the agents `chosen` do in the twin of their environment, if it has one."""
+    from . import twin  # gymnasium, not needed before
+
+    plan = run.plan
+    if plan.env_params or plan.env not in twin.TWINS:
+        return None
+    params, seeds = run.params_of(state, chosen), np.array(plan.seeds)[chosen]
+    told = summary(twin.play(plan.env, run.trainer.policy, params, seeds, plan.episodes))
+    return told | ({} if len(chosen) == plan.agents else {"agents": chosen.tolist()})
+
+
+def compared_apart(session: Session) -> bool:
+    """Settings are compared that are trained in several parts, so that only the end tells which is the best."""
+    return len(session.plans) > 1 and bool(sweep.swept(session.plans))
+
+
+def play_the_best(session: Session, runs: list[Run], results: list[dict[str, Any]], split: dict[str, float]) -> None:
+    """Play the agents that the ranking puts first, from the checkpoints of the parts that trained them."""
+    began, table = time.perf_counter(), sweep.rows(session.plans, results)
+    best = sweep.agents_of(table, sweep.ranking(table, sweep.compared(session.plans))[0]["setting"])
+    for k, run in enumerate(runs):
+        chosen = [row["agent_of_part"] for row in table if row["part"] == k and row["agent"] in best]
+        checkpoints, folder = Checkpoints(session.folder_of(k).checkpoint), session.folder_of(k)
+        # Of a part whose last checkpoint could not be written nothing is said.
+        if not chosen or agree(len(checkpoints.saved())) == [0] or checkpoints.newest() != run.total:
+            continue
+        results[k]["gymnasium"] = play_in_gymnasium(run, run.restore(checkpoints)[0], np.array(chosen))
+        checkpoints.close()
+        if first():
+            folder.write_json(folder.result, results[k])
+    split["evaluate"] = split.get("evaluate", 0.0) + time.perf_counter() - began
 
 
 def finish(console: Console, session: Session, results: list[dict[str, Any]], split: dict[str, float]) -> None:
     """The last files and the last lines."""
     began, folder = time.perf_counter(), session.folder
     plans, more, chosen = session.plans, dict[str, Any](), None
+    if len(table := sweep.rows(plans, results)) > 1:
+        folder.write_rows(folder.sweep, table)
     if names := sweep.swept(plans):
         from . import plots
 
-        table = sweep.rows(plans, results)
-        folder.write_rows(folder.sweep, table)
         more["ranking"] = sweep.ranking(table, sweep.compared(plans))
         chosen = sweep.agents_of(table, more["ranking"][0]["setting"])
         evolution = plans[0].evolution  # whose agents did not keep what they began with

@@ -78,6 +78,21 @@ def convolve(plans: list[Plan]) -> bool:
     return any(devices.convolves(plan.env, plan.config.network) for plan in plans)
 
 
+def will_convolve(options: Options) -> bool:
+    """Whether a network of the run looks at images, asked before the hosts of the run have met.
+
+    What is wrong with the options is refused later, by all hosts together.
+    """
+    try:
+        return convolve(plans_in(RunFolder.open(options.resume)) if options.resume else plans_of(options))
+    except ConfigError:
+        return True
+
+
+def plans_in(folder: RunFolder) -> list[Plan]:
+    return read_plans(folder.parts if folder.parts.exists() else folder.config)
+
+
 def begin(options: Options, now: float) -> Session:
     """The plans that the options ask for, in a folder named by the time `now` if they name none."""
     wanted, data = devices.number_wanted(options.devices), options.parallel == "data"
@@ -115,8 +130,7 @@ def resume(options: Options, arguments: list[str]) -> Session:
             )
     assert options.resume is not None
     folder, wanted = RunFolder.open(options.resume), devices.number_wanted(options.devices)
-    plans = read_plans(folder.parts if folder.parts.exists() else folder.config)
-    plans = [plan.changed(changed, options) for plan in plans]
+    plans = [plan.changed(changed, options) for plan in plans_in(folder)]
     check_plans(plans)
     check_debug(plans, options.distributed)
     agents, shards = max(plan.agents for plan in plans), max(plan.shards for plan in plans)
@@ -124,6 +138,20 @@ def resume(options: Options, arguments: list[str]) -> Session:
     number = shards if wanted is None and shards > 1 else wanted
     devices.split_cpu(number, agents, convolve(plans))
     return Session(folder, plans, wanted, longer="total_steps" in changed)
+
+
+def taught_nothing(session: Session) -> str:
+    """What is to be said of steps beyond the schedule of a run that goes on for longer; nothing if they teach."""
+    for plan in session.plans if session.longer else ():
+        for k in range(plan.agents):
+            hyper = plan.hyper_of(k)
+            if hyper.learning_rate_final_fraction == 0 and hyper.learning_rate_steps < plan.config.total_steps:
+                return (
+                    f"the schedule of this run has let the learning rate fall to 0 by step "
+                    f"{hyper.learning_rate_steps:,.0f}, and what is trained beyond that teaches nothing: start a run "
+                    f"of {plan.config.total_steps:,} steps instead, or one with --learning-rate-final-fraction above 0"
+                )
+    return ""
 
 
 def write_plans(session: Session) -> None:

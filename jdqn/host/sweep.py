@@ -147,8 +147,11 @@ def ranking(table: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any
 
 
 def agents_of(table: list[dict[str, Any]], setting: Setting) -> list[int]:
-    """The agents of a setting of the ranking."""
-    return [row["agent"] for row in table if all(row[name] == value for name, value in setting.items())]
+    """The agents of a setting of the ranking that are finite."""
+    return [
+        row["agent"] for row in table
+        if row["return"] is not None and all(row[name] == value for name, value in setting.items())
+    ]  # fmt: skip
 
 
 def best(plan: Plan, scores: np.ndarray) -> np.ndarray:
@@ -207,23 +210,27 @@ def joined(results: list[dict[str, Any]], chosen: list[int] | None = None) -> di
         "evaluation": of_agents(each, results[0]["evaluation"]["episodes"]),
         "non_finite": [found | {"part": k} for k, result in enumerate(results) for found in result["non_finite"]],
         "best_checkpoint": None,
-        "gymnasium": _joined_gymnasium(results, range(sum(agents)) if chosen is None else chosen),
+        "gymnasium": _joined_gymnasium(
+            results, [k for k, x in enumerate(each) if x is not None] if chosen is None else chosen
+        ),
     }
 
 
 def _joined_gymnasium(results: list[dict[str, Any]], chosen: Sequence[int]) -> dict[str, Any] | None:
-    """What those of the agents `chosen` reached that were played: every part has played its own best."""
+    """What the agents `chosen` reached, if all of them were played: a mean of some would say another thing."""
     first, found = 0, dict[int, float]()
     for result in results:
         if played := result["gymnasium"]:
             agents = played.get("agents", range(result["agents"]))
             found |= dict(zip((first + k for k in agents), played["per_agent"], strict=True))
         first += result["agents"]
-    agents = [k for k in found if k in chosen]
-    if not agents:
+    if not chosen or any(k not in found for k in chosen):
         return None
-    episodes = next(result["gymnasium"]["episodes"] for result in results if result["gymnasium"])
-    return of_agents([found[k] for k in agents], episodes) | ({} if len(agents) == first else {"agents": agents})
+    parts = [result["gymnasium"] for result in results if result["gymnasium"]]
+    told = of_agents([found[k] for k in chosen], parts[0]["episodes"])
+    if len(found) == 1:  # of one agent the interval is over its episodes
+        told["ci95"] = parts[0]["ci95"]
+    return told | ({} if len(chosen) == first else {"agents": list(chosen)})
 
 
 def refuse_empty(values: dict[str, tuple]) -> None:
