@@ -121,7 +121,9 @@ PAIRS: dict[tuple[str, str], dict[str, Any]] = {
     ("Catch-bsuite", "pqn"): dict(updates=32, epsilon_steps=20_000.0),
     ("Catch-bsuite", "pqn_rnn"): dict(updates=32, epsilon_steps=20_000.0),
     ("Acrobot-v1", "pqn"): ACROBOT_PQN,
-    ("Acrobot-v1", "pqn_rnn"): dict(core_size=128, **ACROBOT_PQN | dict(updates=48, epsilon_steps=250_000.0)),
+    ("Acrobot-v1", "pqn_rnn"): dict(
+        core_size=128, **ACROBOT_PQN | dict(updates=48, epsilon_steps=250_000.0, learning_rate=5e-4)
+    ),
     ("Acrobot-v1", "qrdqn"): dict(atoms=16),
     ("Acrobot-v1", "apex"): dict(updates=8),
     ("Acrobot-v1", "r2d2"): dict(core_size=64),
