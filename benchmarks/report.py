@@ -120,6 +120,7 @@ CHAPTERS = [
         "Populations", "population", "population.txt", lines("work", "agents", "steps_per_second", "way"), ("agents",)
     ),
     Chapter("Devices and processes", "devices", "devices.txt"),
+    Chapter("Messages between devices", "allreduce", "allreduce.txt"),
     Chapter("Populations on an accelerator", "accelerator", "accelerator.txt"),
     Chapter("Gradients", "networks", "networks.txt"),
     Chapter("Checkpoints", "checkpoint", "checkpoint.txt"),

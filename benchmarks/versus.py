@@ -37,14 +37,14 @@ PARTS = {"f": "race", "g": "stepping", "h": "replay"}
 
 
 class Driver:
-    """A library in a process of its own, ready to run."""
+    """A library in a process of its own, ready to run; `variables` are added to its environment."""
 
-    def __init__(self, python: str, name: str, asked: dict[str, Any], variables: dict[str, str]):
+    def __init__(self, python: str, name: str, asked: dict[str, Any], variables: dict[str, str] | None = None):
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [python, str(ROOT / "benchmarks" / "peers" / f"{name}.py"), json.dumps(asked)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
-            env=environment() | variables,
+            env=environment() | (variables or {}),
         )  # fmt: skip
         try:
             self.about = self._answer()

@@ -59,6 +59,18 @@ def test_devices():
     assert all(r["steps_per_second"] > 0 for r in records)
 
 
+@pytest.mark.nightly
+def test_allreduce():
+    """The bytes are those of the networks, whether in one array or in one for each of theirs."""
+    from benchmarks import allreduce
+
+    records = allreduce.main(ONCE)
+    assert [(r["hosts"], r["arrays"]) for r in records] == [(hosts, n) for hosts in (1, 2) for n in (1, 4, 1, 6, 1)]
+    mlp, convolutions = 4 * (4 * 8 + 8 + 8 * 2 + 2), 4 * (9 * 4 * 16 + 16 + 1024 * 8 + 8 + 8 * 3 + 3)
+    assert [r["bytes"] for r in records] == 2 * [4, mlp, mlp, convolutions, convolutions]
+    assert all(0 < r["microseconds"] <= r["slow"] for r in records)
+
+
 def test_floor():
     """The products of an update are counted: three times those of a forward pass, and once for the target network."""
     from benchmarks import floor

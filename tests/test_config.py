@@ -16,7 +16,7 @@ import jdqn
 from jdqn import config as rules
 from jdqn import presets
 from jdqn.config import Config, ConfigError, Hyper
-from jdqn.validation import FRACTIONS, MAY_BE_ZERO, POSITIVE, validate_config, validate_hyper
+from jdqn.validation import COMBINATIONS, FRACTIONS, MAY_BE_ZERO, POSITIVE, validate_config, validate_hyper
 
 COUNTS = [field.name for field in dataclasses.fields(Config) if field.type is int]
 SWITCHES = [field.name for field in dataclasses.fields(Config) if field.type is bool]
@@ -127,7 +127,8 @@ def test_a_sentence_is_one_line_whatever_it_quotes():
     [
         (dict(n_step=1001), "n_step must be a whole number from 1 to 1000, got 1001"),
         (dict(frame_stack=101), "frame_stack must be a whole number from 1 to 100"),
-        (dict(atoms=10**9), "atoms must be a whole number from 1 to 10000"),
+        (dict(atoms=10**9), "^atoms must be a whole number from 1 to 10000"),
+        (dict(acting_atoms=10_001), "^acting_atoms must be a whole number from 1 to 10000, got 10001"),
         (dict(hidden_sizes=(1,) * 101), "hidden_sizes must be a tuple of up to 100 whole numbers"),
         (dict(batch_size=513, replay_size=512), "batch_size=513 is more than the 512 rows that .*raise replay_size or"),
         (
@@ -139,9 +140,6 @@ def test_a_sentence_is_one_line_whatever_it_quotes():
         (dict(total_steps=2**31 - 1, num_envs=2**10), "cannot count 2,147,483,648 ticks in a run: lower total_steps"),
         (dict(updates=2**16), "cannot count 4,087,808,000 gradient steps .*: lower updates or"),
         (dict(rollout_length=2**30, num_envs=4, warm_up_steps=0, total_steps=2**31 - 1), "warm-up takes"),
-        (dict(head="categorical", value_max=3.4e38, value_min=-3.4e38), "51 atoms from .* are not apart in float32"),
-        (dict(head="hl_gauss", value_max=1e9 + 1, value_min=1e9), "51 atoms from .* are not apart in float32: choose"),
-        (dict(head="categorical", value_max=1e-44, value_min=0.0), "51 atoms from .* are not apart"),
     ],
 )
 def test_what_32_bits_or_a_program_cannot_hold(settings, sentence):
@@ -159,9 +157,196 @@ def test_the_ends_of_a_range_belong_to_it():
     validate_hyper(Hyper(target_update_rate=1.0, learning_rate=np.array([1e-4, 1e-3])))
 
 
-def test_a_table_cannot_duel():
-    with pytest.raises(ConfigError, match=r"tabular network has no streams to duel.*: drop dueling"):
-        validate_config(Config(network="tabular", dueling=True))
+HEADS = typing.get_args(rules.HeadName)
+SUPPORTED, CHOOSING = ("categorical", "hl_gauss"), ("implicit_quantile", "parameterised_quantile")
+OTHERS = [head for head in HEADS if head not in SUPPORTED]
+LAST = dict(replay="last_rollout", rollout_length=8, batch_size=8)
+NO_RANGE = [(10.0, 10.0), (11.0, 10.0)]
+# (low, high, atoms, what keeps them apart): more than float32 has, neighbours that are equal, steps that are zero
+NOT_APART = [
+    (-3.4e38, 3.4e38, 51, dict(value_max=0.0)),
+    (1e4, 1e4 + 1, 300, dict(atoms=200)),
+    (1e9, 1e9 + 1, 51, dict(value_max=1e9 + 25_000)),
+    (0.0, 1e-44, 51, dict(value_max=1e-30)),
+]
+# What does not go together, what is said of it, and changes that make it right: those that are advised, and others.
+TOGETHER: list[tuple[dict, str, list[dict]]] = [
+    *(
+        (
+            dict(network="tabular") | extra,
+            "a tabular network has no streams to duel, no layers to make noisy, to normalise or to put a core behind: "
+            "drop dueling, noisy, layer_norm and core, or choose network=mlp",
+            [dict(network="mlp"), {name: getattr(Config(), name) for name in extra}],
+        )
+        for extra in (dict(dueling=True), dict(noisy=True), dict(layer_norm=True), dict(core="gru"), dict(core="lstm"))
+    ),
+    *(
+        (
+            dict(network="tabular", head=head),
+            f"head={head} reads features, and a tabular network has none: choose head=quantile or network=mlp",
+            [dict(head="quantile"), dict(network="mlp")],
+        )
+        for head in CHOOSING
+    ),
+    (
+        dict(network="tabular", frame_stack=2),
+        "a tabular network needs one one-hot state, not a stack of 2: choose frame_stack=1",
+        [dict(frame_stack=1), dict(network="mlp")],
+    ),
+    *(
+        (
+            dict(value_rescaling=True, head=head),
+            f"value_rescaling belongs to head=scalar, got head={head}: drop it",
+            [dict(value_rescaling=False), dict(head="scalar")],
+        )
+        for head in HEADS[1:]
+    ),
+    *(
+        (
+            dict(loss="huber", head=head),
+            f"loss=huber belongs to head=scalar, got head={head}: drop it",
+            [dict(loss="squared"), dict(head="scalar")],
+        )
+        for head in HEADS[1:]
+    ),
+    *(
+        (
+            dict(head=head, value_min=low, value_max=high),
+            f"value_min must be below value_max, got {low} and {high}",
+            [dict(value_min=-10.0), dict(value_max=12.0), *(dict(head=other) for other in OTHERS)],
+        )
+        for head in SUPPORTED
+        for low, high in NO_RANGE
+    ),
+    *(
+        (
+            dict(head=head, atoms=1),
+            f"head={head} needs two atoms or more, got atoms=1",
+            [dict(atoms=2), *(dict(head=other) for other in ("scalar", "quantile", "implicit_quantile"))],
+        )
+        for head in (*SUPPORTED, "parameterised_quantile")
+    ),
+    *(
+        (
+            dict(head=head, value_min=low, value_max=high, atoms=atoms),
+            f"{atoms} atoms from value_min={low} to value_max={high} are not apart in float32: choose fewer, or ",
+            [apart, *(dict(head=other) for other in OTHERS)],
+        )
+        for head in SUPPORTED
+        for low, high, atoms, apart in NOT_APART
+    ),
+    *(
+        (
+            dict(double=True, target=target, unroll_length=4),
+            f"double belongs to target=greedy, got target={target}: drop it",
+            [dict(double=False), dict(target="greedy")],
+        )
+        for target in ("munchausen", "lambda_returns")
+    ),
+    *(
+        (
+            dict(target="lambda_returns", n_step=2) | segments,
+            "target=lambda_returns needs n_step=1, got 2",
+            [dict(n_step=1), dict(target="greedy"), dict(target="munchausen")],
+        )
+        for segments in (dict(unroll_length=4), LAST)
+    ),
+    *(
+        (
+            dict(target="lambda_returns", replay=replay),
+            "target=lambda_returns runs along a segment, and one learnt row is none: raise unroll_length",
+            [dict(unroll_length=2), dict(target="greedy"), dict(target="munchausen"), LAST],
+        )
+        for replay in ("uniform", "prioritised")
+    ),
+    (
+        dict(burn_in=2),
+        "burn_in=2 warms up a recurrent carry, and there is none: choose core=gru or lstm, or burn_in=0",
+        [dict(core="gru"), dict(core="lstm"), dict(burn_in=0)],
+    ),
+    (
+        dict(burn_in=2, core="gru") | LAST,
+        "replay=last_rollout learns from every row, so burn_in must be 0, got 2",
+        [dict(burn_in=0), dict(replay="uniform"), dict(replay="prioritised")],
+    ),
+    (
+        dict(unroll_length=4) | LAST,
+        "replay=last_rollout learns from the whole rollout, so unroll_length must be left at 1, got 4",
+        [dict(unroll_length=1), dict(replay="uniform"), dict(replay="prioritised")],
+    ),
+    *(
+        (
+            LAST | dict(batch_size=size),
+            f"replay=last_rollout shares out the environments, so batch_size={size} must divide num_envs=8",
+            [dict(batch_size=4), dict(num_envs=2 * size), dict(replay="uniform"), dict(replay="prioritised")],
+        )
+        for size in (3, 16)
+    ),
+    (
+        dict(exploration="member"),
+        "exploration=member follows a member of an ensemble: raise ensemble",
+        [dict(ensemble=2), dict(exploration="softmax")],
+    ),
+    (
+        dict(exploration="ladder", num_envs=1),
+        "exploration=ladder gives each environment its own epsilon, and there is one: raise num_envs",
+        [dict(num_envs=2), dict(exploration="epsilon_greedy")],
+    ),
+    *(
+        (
+            dict(ensemble=2, core=core),
+            "an ensemble of recurrent networks is not supported: choose core=none or ensemble=1",
+            [dict(core="none"), dict(ensemble=1)],
+        )
+        for core in ("gru", "lstm")
+    ),
+    *(
+        (
+            dict(ensemble=2, head=head),
+            f"a prior cannot be added to a head that chooses its own fractions, got head={head}: choose head=quantile",
+            [dict(head="quantile"), dict(ensemble=1)],
+        )
+        for head in CHOOSING
+    ),
+    (
+        LAST | dict(n_step=9),
+        "replay=last_rollout keeps 8 new rows at a time, fewer than the 9 that overlap: raise rollout_length",
+        [dict(rollout_length=9), dict(n_step=8), dict(replay="uniform")],
+    ),
+    (
+        LAST | dict(n_step=5, frame_stack=5),
+        "replay=last_rollout keeps 8 new rows at a time, fewer than the 9 that overlap: raise rollout_length",
+        [dict(rollout_length=9), dict(n_step=4), dict(frame_stack=4)],
+    ),
+    (
+        dict(replay="prioritised", replay_size=32, rollout_length=4, batch_size=8),
+        "replay_size=32 keeps 4 rows of each of the 8 environments, and a segment needs 6: raise replay_size to at "
+        "least 48",
+        [dict(replay_size=48), dict(replay="uniform")],
+    ),
+]
+
+
+def refusal(settings: dict) -> str:
+    """What is said of them; nothing if they are fine."""
+    try:
+        validate_config(Config(**settings))
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(("settings", "sentence", "mended"), TOGETHER, ids=range(len(TOGETHER)))
+def test_what_does_not_go_together(settings, sentence, mended):
+    """And for no other reason: once that is mended there is none."""
+    assert sentence in refusal(settings)
+    assert [refusal(settings | change) for change in mended] == [""] * len(mended)
+
+
+def test_every_combination_has_a_row():
+    """So that none can be dropped, or added, unnoticed."""
+    met = {next((told for rule, told in COMBINATIONS if rule(Config(**row))), None) for row, *_ in TOGETHER}
+    assert met >= {told for _, told in COMBINATIONS}
 
 
 counts = st.fixed_dictionaries(
@@ -272,7 +457,9 @@ def test_every_algorithm_builds(name):
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar", "Catch-bsuite"])
 def test_q_learning_is_for_discrete_observations(name):
-    with pytest.raises(ConfigError):
+    with pytest.raises(
+        ConfigError, match=rf"^network=tabular needs a one-hot state, .* and {name} shows \w+\[.*q_learning"
+    ):
         jdqn.build(jdqn.preset("q_learning", name)[0], jdqn.envs.make(name))
 
 

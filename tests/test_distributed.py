@@ -23,13 +23,19 @@ def _cache(tmp_path_factory):
         yield
 
 
-def two(arguments, more=()) -> list[subprocess.Popen]:
-    """Two hosts of one device each; the second one has `more` flags."""
+def start(hosts, arguments, more=()) -> list[subprocess.Popen]:
+    """Hosts of one device each; all but the first one have `more` flags. One host is a run on two devices."""
+    if hosts == 1:
+        return [subprocess_of([*arguments, "--devices", "2"])]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    meet = ["--distributed", "--coordinator", address, "--num-hosts", "2", "--devices", "1"]
-    return [subprocess_of([*arguments, *meet, "--host-index", str(k), *(more if k else ())]) for k in range(2)]
+    meet = ["--distributed", "--coordinator", address, "--num-hosts", str(hosts), "--devices", "1"]
+    return [subprocess_of([*arguments, *meet, "--host-index", str(k), *(more if k else ())]) for k in range(hosts)]
+
+
+def two(arguments, more=()) -> list[subprocess.Popen]:
+    return start(2, arguments, more)
 
 
 def finish(children) -> list[tuple[int, str, str]]:
@@ -49,7 +55,7 @@ def assert_same(ours, theirs):
     assert without(SECONDS, result(ours)) == without(SECONDS, result(theirs))
 
 
-@pytest.mark.parametrize("kind", [pytest.param("population", marks=pytest.mark.nightly), "data"])
+@pytest.mark.parametrize("kind", [pytest.param("population", marks=pytest.mark.slow), "data"])
 def test_two_hosts_are_one_run(kind, tmp_path):
     (first, printed, _), (second, silent, _) = finish(two([*TINY["dqn"], *KINDS[kind], "--out", tmp_path / "run"]))
     assert (first, second) == (0, 0)
@@ -58,33 +64,49 @@ def test_two_hosts_are_one_run(kind, tmp_path):
     assert_same(tmp_path / "run", alone(kind, tmp_path / "alone"))
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("kind", KINDS)
-def test_stopped_on_two_hosts_and_resumed_on_one(kind, tmp_path):
-    """A signal to either stops both at the same iteration; the pieces of the checkpoint are put together again."""
-    path, long = tmp_path / "run", [*TINY["dqn"], *KINDS[kind], *LONG, STEPS[kind]]
-    children = two([*long, "--out", path])
+def wait_for(path, pattern):
     until = time.monotonic() + 200
-    while time.monotonic() < until and not (path / "metrics.csv").exists():
+    while time.monotonic() < until and not list(path.glob(pattern)):
         time.sleep(0.05)
-    time.sleep(1)
-    children[1].send_signal(signal.SIGTERM)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_stopped_on_some_hosts_and_resumed_on_others(kind, before, after, tmp_path):
+    """A signal to any stops all at the same iteration; the pieces of the checkpoint are put together again.
+
+    Two agents on three hosts are three, one of whom is a copy; two shards stay two, and the third host is refused.
+    """
+    path = tmp_path / "run"
+    children = start(before, [*TINY["dqn"], *KINDS[kind], *LONG, STEPS[kind], "--out", path])
+    wait_for(path, "metrics.csv")
+    time.sleep(1 if before > 1 else 0.1)  # nothing is sent there, and it is soon at the end
+    children[-1].send_signal(signal.SIGTERM)
     for status, _, _ in finish(children):
         assert status == 128 + signal.SIGTERM
     assert not (path / "result.json").exists()
-    assert main(["--resume", str(path), "--devices", "2"]) == 0
+    found = finish(start(after, ["--resume", path]))
+    if (kind, after) == ("data", 3):
+        assert [status for status, _, _ in found] == [2] * 3
+        assert "2 shards do not divide over" in found[0][2]
+        found = finish(start(2, ["--resume", path]))
+    assert [status for status, _, _ in found] == [0] * len(found), found
     assert_same(path, alone(kind, tmp_path / "alone", [*LONG, STEPS[kind]]))
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize(("kind", "victim"), [("data", 1), ("population", 1), ("population", 0)])
+@pytest.mark.parametrize(
+    ("kind", "victim"),
+    [
+        pytest.param("population", 1, marks=pytest.mark.slow),
+        *(pytest.param(*case, marks=pytest.mark.nightly) for case in (("data", 1), ("population", 0))),
+    ],
+)
 def test_a_lost_host_is_an_error_and_no_hang(kind, victim, tmp_path):
     """The other one says so and ends; both start again from the last checkpoint."""
     path, long = tmp_path / "run", [*TINY["dqn"], *KINDS[kind], *LONG, STEPS[kind]]
     children = two([*long, "--out", path])
-    until = time.monotonic() + 200
-    while time.monotonic() < until and not list(path.glob("checkpoint/*/manifest.json")):
-        time.sleep(0.05)
+    wait_for(path, "checkpoint/*/manifest.json")
     children[victim].kill()
     began = time.monotonic()
     found = finish(children)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import jdqn
-from jdqn import heads, networks
+from jdqn import heads, networks, parallel
 from jdqn.host.options import parse
+from jdqn.shards import AGENTS, DEVICES, Shards
 
 ROOT = Path(__file__).parent.parent
 
@@ -82,3 +83,45 @@ def test_the_bytes_of_scaling_are_those_of_the_networks(name):
         number, unit = cell.split()
         told = float(number) * {"kB": 1e3, "MB": 1e6}[unit]
         assert told == pytest.approx(2 * (devices - 1) / devices * 4 * count, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algo", "messages"), [("dqn", 2), ("per", 4)])
+def test_the_messages_of_scaling_are_those_of_the_program(algo, messages):
+    """All-reduces in the compiled program of an agent in two shards, with one update an iteration."""
+    sizes = dict(num_envs=4, batch_size=8, hidden_sizes=(8,), replay_size=64, warm_up_steps=32, updates=1, n_step=1)
+    config, hyper = jdqn.preset(algo, "CartPole-v1", **sizes)
+    trainer = jdqn.build(config, jdqn.envs.make("CartPole-v1"), Shards(2, (DEVICES, AGENTS)))
+    both = parallel.over_devices(parallel.over_shards(trainer), parallel.device_mesh(2))
+    state, sums = jax.eval_shape(both.init, jax.vmap(jax.random.key)(np.zeros(2, np.uint32)), hyper)
+    i = jax.ShapeDtypeStruct((), np.int32)
+    program = jax.jit(both.advance).lower(state, hyper, sums, i, i).compile().as_text()
+    assert len(re.findall(r" all-reduce(?:-start)?\(", program)) == messages
+
+
+def test_the_latencies_of_scaling_are_those_of_its_assumptions():
+    """Each message takes 2 (n - 1) steps in a ring; of prioritised replay there are 3 to 4."""
+    text = (ROOT / "docs/scaling.md").read_text()
+    rows = re.findall(
+        r"^\| (\d+) .*? \| (\d+) us \| ([\d,]+) \| ([\d.]+) ms \| ([\d.]+) to ([\d.]+) ms \|$", text, re.M
+    )
+    assert [row[0] for row in rows] == ["8", "64", "512"]
+    for devices, step, steps, *told in rows:
+        count = 2 * (int(devices) - 1)
+        assert steps == f"{count:,}"
+        assert [float(x) for x in told] == pytest.approx([k * count * int(step) / 1e3 for k in (2, 3, 4)], rel=0.01)
+
+
+def first_table(text: str) -> list[dict[str, str]]:
+    """Its rows, each a cell for every column."""
+    head, _, *rows = re.search(r"^\|.*?\n\n", text, re.M | re.S)[0].strip().splitlines()
+    names = head.strip("| ").split(" | ")
+    return [dict(zip(names, re.split(r" ?\| ?", row)[1:-1], strict=True)) for row in rows]
+
+
+@pytest.mark.parametrize("name", ["allreduce", "devices", "population"])
+def test_what_scaling_says_was_measured_was(name):
+    """Its tables are columns of what the benchmarks printed, which a new measurement changes."""
+    told = first_table((ROOT / "docs/scaling.md").read_text().split(f"`python -m benchmarks.{name}")[1])
+    printed = first_table((ROOT / f"benchmarks/results/{name}.txt").read_text())
+    assert told == [{column: row[column] for column in told[0]} for row in printed]

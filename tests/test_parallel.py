@@ -1,5 +1,6 @@
 """Agents and devices: a population is its agents, wherever they lie, and nothing passes between them."""
 
+import math
 import re
 
 import jax
@@ -153,12 +154,49 @@ def test_what_is_sent_would_be_seen(send, name, args):
     assert found[1] == name
 
 
-def test_shards_on_devices_send_gradients():
+def messages(text):
+    """(loops around it, its kind, its bytes) of every message of a compiled program."""
+    computations = dict(re.findall(r"^(?:ENTRY )?%([\w.\-]+) \(.*?\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL))
+    (entry,) = re.findall(r"^ENTRY %([\w.\-]+)", text, re.MULTILINE)
+
+    def bytes_of(arrays):
+        for bits, shape in re.findall(r"[a-z]+(\d*)\[([\d,]*)\]", arrays):
+            yield int(bits or 8) // 8 * math.prod(int(size) for size in shape.split(",") if size)
+
+    def look(name, loops):
+        for line in computations[name].splitlines():
+            if found := re.search(COLLECTIVES, line):
+                yield loops, found[1], sum(bytes_of(line[: found.start()].split(" = ")[1]))
+            for how, names in re.findall(r"(\w+)=\{?(%[\w.\-]+(?:, %[\w.\-]+)*)", line):
+                for inner in names.replace("%", "").split(", "):
+                    if inner in computations:
+                        yield from look(inner, loops + (how == "body"))
+
+    return list(look(entry, 0))
+
+
+ONE = 4  # bytes of a number
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "of_an_iteration", "of_an_update"),
+    [("dqn", [], [ONE, 51 * ONE]), ("per", [ONE], [ONE, ONE, 51 * ONE])],
+)
+def test_shards_on_devices_send_gradients(algorithm, of_an_iteration, of_an_update):
+    """How many rows are valid, then all gradients in one message, of 2 x 8 + 8 + 8 x 3 + 3 parameters.
+
+    With priorities also the largest weight of each batch, and the highest priority, which new rows get.
+    """
     sizes = dict(num_envs=4, batch_size=8, hidden_sizes=(8,), replay_size=64, warm_up_steps=24)
-    config, hyper = jdqn.preset("dqn", "", **sizes)
+    config, hyper = jdqn.preset(algorithm, "", **sizes)
     trainer = jdqn.build(config, counter(), Shards(4, (parallel.DEVICES, parallel.AGENTS)))
     program, _ = compiled(spread(parallel.over_shards(trainer), 4), 4, hyper)
-    assert {found[0] for found in re.findall(COLLECTIVES, program.as_text())} == {"all-reduce"}
+    text = program.as_text()
+    found = messages(text)
+    assert len(found) == len(re.findall(COLLECTIVES, text))
+    assert {kind for _, kind, _ in found} == {"all-reduce"}
+    by_depth = [sorted(size for loops, _, size in found if loops == depth) for depth in range(4)]
+    assert by_depth == [[], of_an_iteration, of_an_update, []]
 
 
 def test_a_trainer_runs_under_pmap():

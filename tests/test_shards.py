@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_learner import random_sample
 from test_parallel import agent, keys
+from test_recurrent import ACTIONS, OBS, SIZE, random_segments
 from test_trainer import counter, make
 
 import jdqn
@@ -20,6 +21,7 @@ HEADS = {
     "quantile": lambda: heads.quantile(7),
 }
 PLACES = {"one device": (AGENTS,), "devices": (DEVICES,), "both": (DEVICES, AGENTS)}
+FEWER = [*(pytest.param(place, marks=pytest.mark.nightly) for place in ("one device", "devices")), "both"]
 
 
 def over(function, axes, args, shared=()):
@@ -30,31 +32,35 @@ def over(function, axes, args, shared=()):
     return jax.jit(parallel.on_devices(parallel.device_mesh(2 if AGENTS in axes else 4))(call))(*args)
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("head", HEADS)
-def test_the_gradient_is_that_of_the_whole_batch(head, place):
-    """To 1e-5, before any optimiser can hide a factor, with unequal numbers of valid rows and with weights."""
-    n, length = 2, 5
-    samples = [random_sample(seed, length) for seed in range(4)]
-    valid = [int((~s.rows.last[: length - n]).sum()) for s in samples]
+def require_the_gradient_of_the_whole(place, samples, network, head, n, burn_in=0, of_the_whole=None):
+    """To 1e-5, before any optimiser can hide a factor: a step at rate 1 from random parameters of both networks.
+
+    `network` is made for shards; `of_the_whole` is the one that sees the whole batch, if that is another.
+    """
+    length = samples[0].rows.last.shape[0]
+    valid = [int((~s.rows.last[burn_in : length - n]).sum()) for s in samples]
     assert len(set(valid)) > 1
     joined = jax.tree.map(lambda *x: jnp.concatenate(x, 0 if x[0].ndim == 1 else 1), *samples)
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *samples)
-    make_head = HEADS[head]
-    network = networks.q_network("mlp", (5,), 3, make_head(), hidden_sizes=(8,))
     hyper = Hyper(learning_rate=1.0, max_gradient_norm=1e9)
 
-    def learn(shards, sample, state):
-        rule = learner.make_learner(
-            network, make_head(), targets.greedy(), n=n, target_period=100, optimizer="sgd", shards=shards
+    def rule_of(shards, network):
+        return learner.make_learner(
+            network, head, targets.greedy(), n=n, target_period=100, optimizer="sgd", burn_in=burn_in, shards=shards
         )
-        return rule.update(jax.random.key(1), state, sample, jnp.int32(1), jnp.float32(0), hyper)
 
-    rule = learner.make_learner(network, make_head(), targets.greedy(), n=n, target_period=100, optimizer="sgd")
-    state = rule.init(jax.random.key(0), jnp.zeros(5), hyper)
-    whole, error, metrics = learn(WHOLE, joined, state)
+    def learner_of(shards, network):
+        update = rule_of(shards, network).update
+        return lambda sample, state: update(jax.random.key(1), state, sample, jnp.int32(1), jnp.float32(0), hyper)
+
     shards = Shards(4, PLACES[place])
-    found, errors, several = over(lambda s, state: learn(shards, s, state), PLACES[place], (stacked,), (state,))
+    alone, part = of_the_whole or network(WHOLE), network(shards)
+    obs = jnp.zeros(samples[0].rows.obs.shape[2:])
+    shapes = jax.eval_shape(lambda: rule_of(WHOLE, alone).init(jax.random.key(0), obs, hyper))
+    rng = np.random.default_rng(5)
+    state = jax.tree.map(lambda p: jnp.asarray(0.6 * rng.normal(size=p.shape), p.dtype), shapes)
+    whole, error, metrics = jax.jit(learner_of(WHOLE, alone))(joined, state)
+    found, errors, several = over(learner_of(shards, part), PLACES[place], (stacked,), (state,))
     for before, a, b in zip(*map(jax.tree.leaves, (state.params, whole.params, found.params)), strict=True):
         gradient = before - a  # the rate is 1
         assert np.abs(gradient).max() > 1e-2
@@ -65,6 +71,51 @@ def test_the_gradient_is_that_of_the_whole_batch(head, place):
     for a, b in zip(metrics, several, strict=True):
         np.testing.assert_allclose(np.mean(b), a, rtol=1e-5)
     np.testing.assert_allclose(several.grad_norm, np.full(4, metrics.grad_norm), rtol=1e-5)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("head", HEADS)
+def test_the_gradient_is_that_of_the_whole_batch(head, place):
+    """With unequal numbers of valid rows and with weights."""
+    samples, made = [random_sample(seed, 5) for seed in range(4)], HEADS[head]()
+    network = networks.q_network("mlp", (5,), 3, made, hidden_sizes=(8,))
+    require_the_gradient_of_the_whole(place, samples, lambda shards: network, made, n=2)
+
+
+@pytest.mark.parametrize("place", FEWER)
+@pytest.mark.parametrize(("core", "burn_in"), [("gru", 3), ("lstm", 2)])
+def test_the_gradient_of_a_recurrent_network_is_that_of_the_whole_batch(core, burn_in, place):
+    """From stored carries, through a burn-in and over ends of episodes; only the learnt rows are counted."""
+    head, n = heads.scalar("squared"), 2
+    samples = [random_segments(core, burn_in + 4 + n, seed) for seed in range(4)]
+    samples = [s._replace(rows=s.rows._replace(reward=20 * s.rows.reward)) for s in samples]  # for gradients to be seen
+    network = networks.q_network("mlp", (OBS,), ACTIONS, head, hidden_sizes=(5,), core=core, core_size=SIZE)
+    require_the_gradient_of_the_whole(place, samples, lambda shards: network, head, n, burn_in)
+
+
+@pytest.mark.parametrize("place", FEWER)
+def test_the_gradient_of_implicit_quantiles_is_that_of_the_whole_batch(place):
+    """Every row of a batch has fractions of its own, and a shard draws its own: the whole is given the same ones."""
+    head = heads.implicit_quantile()
+    network = networks.q_network("mlp", (5,), 3, head, hidden_sizes=(8, 8), fractions="sampled", samples=4)
+
+    def of_shards(shards):
+        def apply(params, key, *rows):
+            return network.apply(params, shards.own_key(key), *rows)
+
+        return network._replace(apply=apply)
+
+    def of_all(params, key, obs, carry, reset):
+        parts = zip(jnp.split(obs, 4, 1), jnp.split(reset, 4, 1), strict=True)
+        outs = [
+            network.apply(params, jax.random.fold_in(key, k), obs, carry, reset)[0]
+            for k, (obs, reset) in enumerate(parts)
+        ]
+        return jax.tree.map(lambda *x: jnp.concatenate(x, 1), *outs), carry
+
+    samples = [random_sample(seed, 5) for seed in range(4)]
+    whole = network._replace(apply=of_all)
+    require_the_gradient_of_the_whole(place, samples, of_shards, head, n=2, of_the_whole=whole)
 
 
 def test_a_batch_without_a_valid_row_teaches_nothing():

@@ -1,0 +1,153 @@
+"""How long what shards of one agent send takes by itself.
+
+    python -m benchmarks.allreduce [--repetitions 3] [--seconds 2] [--tiny] [--out FILE]
+
+At each update shards add up how many rows are valid (`count`, a number), then their gradients: those of CartPole's
+120-84 MLP, and of the network of MinAtar Breakout (16 filters and 128 units). Here they are sent alone, by a compiled
+loop of 20 all-reduces: on two devices of one process, and in a process for each over 127.0.0.1, where `hosts` is 2.
+`in one` is the same number of bytes in a single array instead of one for each of a network's. On an accelerator there
+are as many devices as it has, in one process.
+
+The two ways take turns. `microseconds` are those of one all-reduce, the median of all calls of the loop; `spread` are
+the least and the most of the medians of a turn, and a call in ten took more than `slow`.
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jdqn import heads, networks, parallel
+from jdqn.host import devices
+from jdqn.host.processes import agree, meet, place
+from jdqn.shards import DEVICES, Shards
+
+from .common import flags, tell
+from .devices import _free_address
+from .versus import Driver
+
+LOOP = 20
+NETWORKS = {"CartPole, 120-84 MLP": ((4,), 2, (120, 84)), "Breakout": ((10, 10, 4), 3, (128,))}
+COLUMNS = {
+    "what": "", "arrays": "", "bytes": ",", "devices": "", "hosts": "", "microseconds": ",.0f", "spread": "",
+    "slow": ",.0f",
+}  # fmt: skip
+
+
+def messages(tiny: bool) -> dict[str, list[tuple[int, ...]]]:
+    """What is sent -> shapes of its float32 arrays."""
+    found: dict[str, list[tuple[int, ...]]] = {"count": [()]}
+    for name, (shape, actions, sizes) in NETWORKS.items():
+        network = networks.q_network("auto", shape, actions, heads.scalar(), hidden_sizes=(8,) if tiny else sizes)
+        params = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+        shapes = [x.shape for x in jax.tree.leaves(params)]
+        found |= {name: shapes, f"{name}, in one": [(sum(map(math.prod, shapes)),)]}
+    return found
+
+
+def start(number: int, tiny: bool, seconds: float, host: tuple[str, int, int] | None = None) -> Callable[[], dict]:
+    """Return turn(): microseconds of an all-reduce in every call, of each of the messages.
+
+    `host` is (address, how many, which) where each of `number` devices is that of another process. Only before JAX has
+    started.
+    """
+    devices.split_cpu(1 if host else number, number, convolutions=False)
+    if host:
+        meet(*host)
+    mesh, shards = parallel.device_mesh(number), Shards(number, (DEVICES,))
+
+    def loop(tree):
+        return jax.lax.fori_loop(0, LOOP, lambda _, tree: shards.mean(tree), tree)
+
+    reduce = jax.jit(parallel.on_devices(mesh)(loop), donate_argnums=0)
+
+    def timed(tree):
+        began = time.perf_counter()
+        tree = jax.block_until_ready(reduce(tree))
+        return time.perf_counter() - began, tree
+
+    trees = {}
+    for name, shapes in messages(tiny).items():
+        tree = place([jnp.ones((number, *shape)) for shape in shapes], parallel.sharded(mesh))
+        for _ in range(3):
+            _, tree = timed(tree)
+        trees[name] = tree
+
+    def turn():
+        found = {}
+        for name in trees:
+            _, trees[name] = timed(trees[name])
+            times, began = [], time.perf_counter()
+            while not times or agree(time.perf_counter() - began)[0] < seconds:  # all processes make as many calls
+                for _ in range(10):
+                    took, trees[name] = timed(trees[name])
+                    times.append(1e6 * took / LOOP)
+            found[name] = times
+        return found
+
+    return turn
+
+
+class Row:
+    """A process with all devices, or one for each of them if there are several `hosts`."""
+
+    def __init__(self, number: int, hosts: int, options: argparse.Namespace):
+        self.hosts, self._pool = hosts, ThreadPoolExecutor(hosts)  # processes wait for each other
+        asked, address = dict(number=number, tiny=options.tiny, seconds=options.seconds), _free_address()
+        each = [asked | (dict(host=(address, hosts, k)) if hosts > 1 else {}) for k in range(hosts)]
+        self._drivers = list(self._pool.map(lambda asked: Driver(sys.executable, "allreduce", asked), each))
+
+    def turn(self) -> dict[str, list[float]]:
+        first, *_ = self._pool.map(Driver.turn, self._drivers)
+        return first
+
+    def close(self) -> None:
+        list(self._pool.map(Driver.close, self._drivers))
+        self._pool.shutdown()
+
+
+def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
+    parser = flags("allreduce", __doc__, 2.0, repetitions=3)
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # nothing runs here, and others need the memory
+    cpu = jax.default_backend() == "cpu"
+    number = 2 if cpu else jax.device_count()
+    with contextlib.ExitStack() as stack:
+        rows = []
+        for hosts in (1, number) if cpu else (1,):
+            rows.append(Row(number, hosts, options))
+            stack.callback(rows[-1].close)
+        turns = [[row.turn() for row in rows] for _ in range(options.repetitions)]
+    records = []
+    for k, row in enumerate(rows):
+        for name, shapes in messages(options.tiny).items():
+            each = [turn[k][name] for turn in turns]
+            every, middles = sorted(x for times in each for x in times), [statistics.median(times) for times in each]
+            records.append(
+                dict(
+                    what=name,
+                    arrays=len(shapes),
+                    bytes=4 * sum(map(math.prod, shapes)),
+                    devices=number,
+                    hosts=row.hosts,
+                    microseconds=statistics.median(every),
+                    spread=f"{min(middles):,.0f} to {max(middles):,.0f}",
+                    slow=every[9 * len(every) // 10],
+                    calls=len(every),
+                )
+            )
+    tell("All-reduces alone", records, COLUMNS, options.out)
+    return records
+
+
+if __name__ == "__main__":
+    main()
