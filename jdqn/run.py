@@ -24,7 +24,7 @@ from .host.console import ProgressBar, describe, list_algorithms, screen
 from .host.folder import NO_ROOM, RunFolder
 from .host.health import Sick
 from .host.options import Options, parse
-from .host.processes import Agreed, agree, fetch, first, leave, meet, several, together, wait_for_all
+from .host.processes import Agreed, agree, fetch, first, leave, meet, several, there, together, wait_for_all
 from .host.program import Run
 from .host.results import compared_apart, finish, play_the_best, played
 from .host.session import (
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
             warn(sentence)
         again = f"go on with python -m jdqn.run --resume {session.folder.path}"
         keep_compiled(options.compilation_cache)
-        if options.resume and session.folder.result.exists() and not session.longer:
+        if options.resume and not session.longer and there(session.folder.result):
             console.print(f"{session.folder.path} is finished: see {session.folder.result}")
             return 0
         try:
@@ -174,7 +174,7 @@ def train(console: Console, session: Session, options: Options, split: dict[str,
     runs, results = prepare(console, session, options, split), list[dict[str, Any]]()
     for k, run in enumerate(runs):
         part = session.folder_of(k)
-        if part.result.exists():
+        if there(part.result):
             results.append(json.loads(part.result.read_text()))
             continue
         if len(runs) > 1:

@@ -23,10 +23,10 @@ def _cache(tmp_path_factory):
         yield
 
 
-def start(hosts, arguments, more=()) -> list[subprocess.Popen]:
-    """Hosts of one device each; all but the first one have `more` flags. One host is a run on two devices."""
+def start(hosts, arguments, more=(), devices="2") -> list[subprocess.Popen]:
+    """Hosts of one device each; all but the first one have `more` flags. One alone has so many devices."""
     if hosts == 1:
-        return [subprocess_of([*arguments, "--devices", "2"])]
+        return [subprocess_of([*arguments, "--devices", devices])]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -74,19 +74,19 @@ def wait_for(path, pattern):
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_on_some_hosts_and_resumed_on_others(kind, before, after, tmp_path):
-    """A signal to any stops all at the same iteration; the pieces of the checkpoint are put together again.
+    """A signal to any stops all at the same iteration; the pieces of the checkpoint are put together, or cut.
 
     Two agents on three hosts are three, one of whom is a copy; two shards stay two, and the third host is refused.
     """
-    path = tmp_path / "run"
-    children = start(before, [*TINY["dqn"], *KINDS[kind], *LONG, STEPS[kind], "--out", path])
+    path, devices = tmp_path / "run", "1" if kind == "population" else "2"  # one piece of both agents, but two shards
+    children = start(before, [*TINY["dqn"], *KINDS[kind], *LONG, STEPS[kind], "--out", path], devices=devices)
     wait_for(path, "metrics.csv")
     time.sleep(1 if before > 1 else 0.1)  # nothing is sent there, and it is soon at the end
     children[-1].send_signal(signal.SIGTERM)
     for status, _, _ in finish(children):
         assert status == 128 + signal.SIGTERM
     assert not (path / "result.json").exists()
-    found = finish(start(after, ["--resume", path]))
+    found = finish(start(after, ["--resume", path], devices=devices))
     if (kind, after) == ("data", 3):
         assert [status for status, _, _ in found] == [2] * 3
         assert "2 shards do not divide over" in found[0][2]

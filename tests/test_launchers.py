@@ -1,5 +1,6 @@
-"""Hosts whom a launcher started find each other by its variables: JAX reads them, and no flag says who is who."""
+"""Hosts that a launcher started find each other by its variables: JAX reads them, and no flag says who is who."""
 
+import random
 import socket
 
 import pytest
@@ -10,15 +11,15 @@ FIRST_PORT = 2**16 - 2**12  # JAX takes one of the last 2^12 ports, which the nu
 
 
 def free_port() -> int:
-    """One of those that JAX chooses from."""
-    for port in range(FIRST_PORT, 2**16):
+    """One of those that JAX chooses from, and hardly the one that somebody beside us found."""
+    for port in random.sample(range(FIRST_PORT, 2**16), 100):
         with socket.socket() as attempt:
             try:
                 attempt.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise AssertionError("every port is taken")
+    raise AssertionError("a hundred ports are taken")
 
 
 def slurm(port, index):

@@ -77,7 +77,7 @@ class Options:
     distributed: bool = False
     """Run on several hosts at once: start the same command on each."""
     coordinator: str | None = None
-    """Address HOST:PORT of the first host; JAX finds it under SLURM, Open MPI and Kubernetes."""
+    """Address HOST:PORT of the first host; JAX finds it under SLURM, Open MPI 4 and Kubernetes."""
     num_hosts: int | None = None
     """How many processes there are, where JAX cannot find out."""
     host_index: int | None = None

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ SENTENCE = 1000  # bytes of a refusal that are passed on
 def meet(coordinator: str | None, hosts: int | None, index: int | None) -> None:
     """Join the other processes of the run, before JAX has started.
 
-    What is None is found by JAX, which knows SLURM, Open MPI, Kubernetes and cloud TPUs.
+    What is None is found by JAX, which knows SLURM, Open MPI 4, Kubernetes and cloud TPUs.
 
     Where the others do not come within JOIN_SECONDS, this process says so and ends, with status 2.
 
@@ -47,7 +48,7 @@ def meet(coordinator: str | None, hosts: int | None, index: int | None) -> None:
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"--distributed could not join the other hosts ({reason}): outside SLURM, Open MPI and Kubernetes give "
+            f"--distributed could not join the other hosts ({reason}): outside SLURM, Open MPI 4 and Kubernetes give "
             "--coordinator HOST:PORT, --num-hosts and --host-index"
         ) from error
     finally:
@@ -125,6 +126,11 @@ def together() -> Iterator[None]:
     for index, sentence in enumerate(sentences):
         if sentence:
             raise Agreed(sentence if index == 0 else f"host {index} refuses: {sentence}")
+
+
+def there(path: Path) -> bool:
+    """Whether the first process sees a file, for the disk may show others late that it is there, or that it is gone."""
+    return agree(float(first() and path.exists())) == [1.0]
 
 
 def wait_for_all(name: str) -> None:
