@@ -12,15 +12,12 @@ The two ways take turns. `microseconds` are those of one all-reduce, the median 
 the least and the most of the medians of a turn, and a call in ten took more than `slow`.
 """
 
-import argparse
 import contextlib
 import math
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -32,8 +29,7 @@ from jdqn.host.processes import agree, meet, place
 from jdqn.shards import DEVICES, Shards
 
 from .common import flags, tell
-from .devices import _free_address
-from .versus import Driver
+from .devices import Row
 
 LOOP = 20
 NETWORKS = {"CartPole, 120-84 MLP": ((4,), 2, (120, 84)), "Breakout": ((10, 10, 4), 3, (128,))}
@@ -97,24 +93,6 @@ def start(number: int, tiny: bool, seconds: float, host: tuple[str, int, int] | 
     return turn
 
 
-class Row:
-    """A process with all devices, or one for each of them if there are several `hosts`."""
-
-    def __init__(self, number: int, hosts: int, options: argparse.Namespace):
-        self.hosts, self._pool = hosts, ThreadPoolExecutor(hosts)  # processes wait for each other
-        asked, address = dict(number=number, tiny=options.tiny, seconds=options.seconds), _free_address()
-        each = [asked | (dict(host=(address, hosts, k)) if hosts > 1 else {}) for k in range(hosts)]
-        self._drivers = list(self._pool.map(lambda asked: Driver(sys.executable, "allreduce", asked), each))
-
-    def turn(self) -> dict[str, list[float]]:
-        first, *_ = self._pool.map(Driver.turn, self._drivers)
-        return first
-
-    def close(self) -> None:
-        list(self._pool.map(Driver.close, self._drivers))
-        self._pool.shutdown()
-
-
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser = flags("allreduce", __doc__, 2.0, repetitions=3)
     options = parser.parse_args(arguments)
@@ -124,7 +102,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     with contextlib.ExitStack() as stack:
         rows = []
         for hosts in (1, number) if cpu else (1,):
-            rows.append(Row(number, hosts, options))
+            asked = dict(number=number, tiny=options.tiny, seconds=options.seconds)
+            rows.append(Row("allreduce", hosts, asked))
             stack.callback(rows[-1].close)
         turns = [[row.turn() for row in rows] for _ in range(options.repetitions)]
     records = []

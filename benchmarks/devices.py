@@ -84,16 +84,14 @@ def start(
 
 
 class Row:
-    """Agents in a process, or in one for each of `number` devices if there are `hosts`."""
+    """The driver `name` in a process, or in one for each device if there are several `hosts`."""
 
-    def __init__(self, work: str, way: str, number: int, hosts: int, options: argparse.Namespace):
-        self.about = dict(work=work, way=way, devices=number, hosts=hosts)
-        asked = dict(of="devices", work=work, way=way, number=number, tiny=options.tiny, seconds=options.seconds)
-        self._pool = ThreadPoolExecutor(hosts)  # processes wait for each other
+    def __init__(self, name: str, hosts: int, asked: dict[str, Any]):
+        self.hosts, self._pool = hosts, ThreadPoolExecutor(hosts)  # processes wait for each other
         address = _free_address()
         each = [asked | (dict(host=(address, hosts, k)) if hosts > 1 else {}) for k in range(hosts)]
-        self._drivers = list(self._pool.map(lambda asked: Driver(sys.executable, "agents", asked), each))
-        self.about |= self._drivers[0].about
+        self._drivers = list(self._pool.map(lambda asked: Driver(sys.executable, name, asked), each))
+        self.about = self._drivers[0].about
 
     def turn(self) -> dict[str, Any]:
         first, *_ = self._pool.map(Driver.turn, self._drivers)
@@ -118,16 +116,18 @@ def compare(work: str, way: str, numbers: list[int], options: argparse.Namespace
     with contextlib.ExitStack() as stack:
         rows = []
         for number, hosts in kinds:
-            rows.append(Row(work, way, number, hosts, options))
+            asked = dict(of="devices", work=work, way=way, number=number, tiny=options.tiny, seconds=options.seconds)
+            rows.append(Row("agents", hosts, asked))
             stack.callback(rows[-1].close)
         turns = [[row.turn() for row in rows] for _ in range(options.repetitions)]
     rates = [[found["steps"] / found["seconds"] for found in turn] for turn in turns]
     records = []
-    for k, row in enumerate(rows):
+    for k, ((number, hosts), row) in enumerate(zip(kinds, rows, strict=True)):
         mine, updates = [rate[k] for rate in rates], row.about.pop("updates")
         took = statistics.median(turn[k]["seconds"] / turn[k]["iterations"] for turn in turns)
         records.append(
-            row.about
+            dict(work=work, way=way, devices=number, hosts=hosts)
+            | row.about
             | dict(
                 steps_per_second=statistics.median(mine),
                 times=statistics.median(rate[k] / rate[0] for rate in rates),

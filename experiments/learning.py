@@ -101,7 +101,7 @@ TASKS = {
 
 def train(name: str, algorithm: str) -> None:
     """Train one row and keep what a reader needs of its run folder."""
-    task = TASKS[name]
+    task, trained_by = TASKS[name], revision()
     with tempfile.TemporaryDirectory() as where:
         folder = Path(where) / "run"
         if status := main([*task.command(algorithm), "--reports", "50", "--out", str(folder)]):
@@ -111,7 +111,7 @@ def train(name: str, algorithm: str) -> None:
     here = HERE / name
     here.mkdir(parents=True, exist_ok=True)
     command = f"python -m jdqn.run {shlex.join(task.command(algorithm))}"
-    content = {"command": command, "revision": revision(), "result": result, **config}
+    content = {"command": command, "revision": trained_by, "result": result, **config}
     (here / f"{algorithm}.json").write_text(json.dumps(content, indent=1) + "\n")
     with (here / f"{algorithm}.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -118,7 +118,7 @@ def each(function: Callable, at_once: int | None = None) -> Callable:
     Args:
         at_once: agents that go side by side, under `vmap`; then come the next ones. Where it does not divide S, the
             next smaller number that does. The default is all of them, and 1 on a CPU: a batch of agents saves nothing
-            there, while one agent at a time has its replay in the cache, and the bits that it has alone.
+            there, while one agent at a time has its replay in the cache, and computes what it computes alone.
     """
 
     def over(*args):

@@ -183,10 +183,11 @@ def train(console: Console, session: Session, options: Options, split: dict[str,
         results.append(train_part(console, run, part, split, resume, session))
         if len(runs) > 1 and first():
             part.write_json(part.result, results[-1])
+    found = sweep.standings(session.plans, results)
     if compared_apart(session):
-        play_the_best(session, runs, results, split)
+        play_the_best(session, runs, results, found, split)
     if first():
-        finish(console, session, results, split)
+        finish(console, session, results, found, split)
     wait_for_all("finished")
 
 
@@ -201,7 +202,7 @@ def train_part(
             folder.write_json(folder.config, run.plan.to_json())
     checkpoints = Checkpoints(folder.checkpoint, run.plan.keep, warn)
     try:
-        resume = resume and (alone or agree(len(checkpoints.saved())) != [0])
+        resume = resume and (alone or checkpoints.exist())
         if resume:
             checkpoints.newest()  # which all look for together
             with together():

@@ -5,7 +5,7 @@ import inspect
 import re
 
 import pytest
-from programs import TINY, compiled_once, subprocess_of
+from programs import TINY, subprocess_of
 
 import jdqn
 from jdqn import Config, Hyper, envs
@@ -14,11 +14,7 @@ from jdqn.host.program import Run
 from jdqn.host.wanted import plans_of
 from jdqn.run import main
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
+pytestmark = pytest.mark.usefixtures("_compiled_once")
 
 
 @pytest.fixture

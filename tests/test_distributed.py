@@ -8,19 +8,15 @@ import sys
 import time
 
 import pytest
-from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, without
+from programs import SECONDS, TINY, result, rows, subprocess_of, without
 
 from jdqn.run import main
+
+pytestmark = pytest.mark.usefixtures("_compiled_once")
 
 KINDS = {"population": [], "data": ["--seeds", "1", "--parallel", "data"]}
 LONG = ["--reports", "40", "--checkpoint-every", "1", "--total-steps"]
 STEPS = {"population": "400000", "data": "40000"}  # the latter sends something with every update
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
 
 
 def start(hosts, arguments, more=(), devices="2") -> list[subprocess.Popen]:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import jdqn
-from jdqn import heads, networks, parallel
+from jdqn import heads, networks
 from jdqn.host.options import parse
-from jdqn.shards import AGENTS, DEVICES, Shards
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,22 +84,8 @@ def test_the_bytes_of_scaling_are_those_of_the_networks(name):
         assert told == pytest.approx(2 * (devices - 1) / devices * 4 * count, rel=0.01)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("algo", "messages"), [("dqn", 2), ("per", 4)])
-def test_the_messages_of_scaling_are_those_of_the_program(algo, messages):
-    """All-reduces in the compiled program of an agent in two shards, with one update an iteration."""
-    sizes = dict(num_envs=4, batch_size=8, hidden_sizes=(8,), replay_size=64, warm_up_steps=32, updates=1, n_step=1)
-    config, hyper = jdqn.preset(algo, "CartPole-v1", **sizes)
-    trainer = jdqn.build(config, jdqn.envs.make("CartPole-v1"), Shards(2, (DEVICES, AGENTS)))
-    both = parallel.over_devices(parallel.over_shards(trainer), parallel.device_mesh(2))
-    state, sums = jax.eval_shape(both.init, jax.vmap(jax.random.key)(np.zeros(2, np.uint32)), hyper)
-    i = jax.ShapeDtypeStruct((), np.int32)
-    program = jax.jit(both.advance).lower(state, hyper, sums, i, i).compile().as_text()
-    assert len(re.findall(r" all-reduce(?:-start)?\(", program)) == messages
-
-
 def test_the_latencies_of_scaling_are_those_of_its_assumptions():
-    """Each message takes 2 (n - 1) steps in a ring; of prioritised replay there are 3 to 4."""
+    """Each message takes 2 (n - 1) steps in a ring. Their number, 2 or 3 to 4, is test_parallel's."""
     text = (ROOT / "docs/scaling.md").read_text()
     rows = re.findall(
         r"^\| (\d+) .*? \| (\d+) us \| ([\d,]+) \| ([\d.]+) ms \| ([\d.]+) to ([\d.]+) ms \|$", text, re.M

@@ -5,21 +5,17 @@ import re
 
 import numpy as np
 import pytest
-from programs import TINY, compiled_once, result, rows, without
+from programs import TINY, result, rows, without
 
 from jdqn import envs, parallel
 from jdqn.host.plan import Plan
 from jdqn.host.program import Run
 from jdqn.run import main
 
+pytestmark = pytest.mark.usefixtures("_compiled_once")
+
 AGENTS = ["--seeds", "5", "--devices", "1"]
 BRED = ["--pbt-every", "300", "--sweep", "random", "--samples", "5", "--seeds", "1", "--learning-rate", "1e-4", "1e-2"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,15 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from programs import TINY, compiled_once
+from programs import TINY
 
 import jdqn
 from jdqn.host import checkpoint, processes
 from jdqn.host.checkpoint import Checkpoints
 from jdqn.host.folder import METRICS, Table
 from jdqn.run import main
+
+pytestmark = pytest.mark.usefixtures("_compiled_once")
 
 PART = r"(part-\d+/)?checkpoint/\d+/arrays/[^/]+\.np[yz]"
 RUNS = {
@@ -26,12 +28,6 @@ RUNS = {
         "--pbt-every", "500", "--keep-best",
     ],
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import jax
 import matplotlib.image
 import numpy as np
 import pytest
-from programs import DQN, TINY, compiled_once, result, rows, subprocess_of
+from programs import DQN, TINY, result, rows, subprocess_of
 from rich.console import Console
 
 from jdqn import Config, Hyper, envs, preset
@@ -29,11 +29,7 @@ RESULT = (
     "best_checkpoint gymnasium"
 )
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
+pytestmark = pytest.mark.usefixtures("_compiled_once")
 
 
 @pytest.fixture(scope="module", params=["dqn", pytest.param("q_learning", marks=pytest.mark.slow)])

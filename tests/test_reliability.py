@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from programs import SECONDS, TINY, compiled_once, result, rows, subprocess_of, without
+from programs import SECONDS, TINY, result, rows, subprocess_of, without
 
 import jdqn
 from jdqn.config import ConfigError
@@ -29,6 +29,8 @@ from jdqn.host.plan import Plan
 from jdqn.host.program import Run
 from jdqn.presets import ALGORITHMS
 from jdqn.run import main
+
+pytestmark = pytest.mark.usefixtures("_compiled_once")
 
 # A few seconds of training with a checkpoint nearly always on its way, alone, as a population, and in shards.
 OFTEN = ["--checkpoint-every", "0.01", "--reports", "50"]
@@ -45,12 +47,6 @@ KINDS = {
         "--reports", "50", "--episodes", "3", *OFTEN[:2],
     ],
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
 
 
 def assert_same(ours: Path, theirs: Path) -> None:

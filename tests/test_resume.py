@@ -9,7 +9,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from programs import SECONDS, TINY, compiled_once, result, rows, without
+from programs import SECONDS, TINY, result, rows, without
 
 import jdqn
 from jdqn import ALGORITHMS, ConfigError, envs
@@ -20,11 +20,7 @@ from jdqn.host.program import Run
 from jdqn.host.signals import CheckpointClock
 from jdqn.run import main
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
+pytestmark = pytest.mark.usefixtures("_compiled_once")
 
 
 @pytest.fixture(scope="module")

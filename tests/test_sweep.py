@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-from programs import TINY, compiled_once, result, rows, without
+from programs import TINY, result, rows, without
 from rich.console import Console
 from test_resume import stop_at  # noqa: F401
 
@@ -29,11 +29,7 @@ from jdqn.host.program import Run
 from jdqn.host.wanted import agents_wanted, plans_of
 from jdqn.run import Session, main
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
+pytestmark = pytest.mark.usefixtures("_compiled_once")
 
 
 def plans(words: str) -> list[Plan]:

@@ -101,6 +101,10 @@ class Checkpoints:
         found = self.path.iterdir() if self.path.is_dir() else ()
         return sorted(int(x.name) for x in found if x.name.isdecimal() and (x / manifest.NAME).exists())
 
+    def exist(self) -> bool:
+        """Whether any process sees one that was finished."""
+        return agree(len(self.saved())) != [0]
+
     def newest(self) -> int:
         """Return the iteration of the newest checkpoint that is whole; one that is damaged is warned of.
 

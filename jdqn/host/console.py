@@ -17,6 +17,7 @@ from .devices import name_of_device
 from .folder import RunFolder, text
 from .memory import human, tree_bytes
 from .program import Run
+from .sweep import are_waves
 
 
 class Lossy:
@@ -70,7 +71,7 @@ def describe(console: Console, runs: list[Run]) -> None:
     """Say what is about to happen, and its size."""
     run, device = max(runs, key=lambda run: tree_bytes(run.shapes)), jax.devices()[0]
     plan, agents = run.plan, sum(run.plan.agents for run in runs)
-    waves = len({run.plan.config for run in runs}) == 1
+    waves = are_waves([run.plan for run in runs])
     kind = f"waves, up to {max(run.plan.agents for run in runs)} agents in memory together" if waves else "parts"
     parts = f" in {len(runs)} {kind}" if len(runs) > 1 else ""
     pieces = f" in {plan.shards} shards" if plan.shards > 1 else ""

@@ -112,14 +112,17 @@ def choose(wanted: int | None, parts: int, divides: bool) -> int:
             raise ConfigError(f"--devices {wanted}: with --distributed every host uses all of its {there} device(s)")
         number = jax.device_count()
         if divides and parts % number:
-            fit = ", ".join(str(n) for n in range(1, parts + 1) if parts % n == 0)
             raise ConfigError(
                 f"{parts} shards do not divide over the {number} devices of all hosts: start hosts that have one of "
-                f"{fit} together"
+                f"{_divisors(parts, parts)} together"
             )
         return number
     if divides and wanted is not None and parts % wanted:
-        fit = ", ".join(str(n) for n in range(1, min(parts, there) + 1) if parts % n == 0)
+        fit = _divisors(parts, there)
         raise ConfigError(f"--devices {wanted}: {parts} shards do not divide over them, choose one of {fit}")
     number = min(wanted or there, parts)
     return next(n for n in range(number, 0, -1) if parts % n == 0) if divides else number
+
+
+def _divisors(number: int, most: int) -> str:
+    return ", ".join(str(n) for n in range(1, min(number, most) + 1) if number % n == 0)

@@ -11,11 +11,13 @@ from . import sweep
 from .checkpoint import Checkpoints
 from .console import conclude, show_ranking
 from .folder import RunFolder, read_metrics
-from .processes import agree, first
+from .plan import Plan
+from .processes import first
 from .program import Run
 from .progress import Progress
 from .session import Session
 from .statistics import summary
+from .twin import TWINS, play
 
 
 def played(
@@ -28,8 +30,8 @@ def played(
     returns = np.array(run.evaluate(state))
     returns[progress.dropped] = np.nan
     # Of a sweep, only what its ranking puts first is played again: a twin is one Python environment per episode.
-    chosen = sweep.best(plan, returns.mean(1))
-    theirs = play_in_gymnasium(run, state, chosen) if in_gymnasium else None
+    plays = in_gymnasium and has_twin(plan)
+    theirs = play_in_gymnasium(run, state, sweep.best(plan, returns.mean(1))) if plays else None
     evaluated = time.perf_counter()
     if first():
         plots.learning_curves({f"{plan.algo} on {plan.task}": read_metrics(folder.metrics)}, folder.curve)
@@ -57,15 +59,15 @@ def played(
     }
 
 
-def play_in_gymnasium(run: Run, state: State, chosen: np.ndarray) -> dict[str, Any] | None:
-    """How the agents `chosen` do in the twin of their environment, if it has one."""
-    from . import twin  # gymnasium, not needed before
+def has_twin(plan: Plan) -> bool:
+    return not plan.env_params and plan.env in TWINS
 
+
+def play_in_gymnasium(run: Run, state: State, chosen: np.ndarray) -> dict[str, Any]:
+    """How the agents `chosen` do in the twin of their environment."""
     plan = run.plan
-    if plan.env_params or plan.env not in twin.TWINS:
-        return None
     params, seeds = run.params_of(state, chosen), np.array(plan.seeds)[chosen]
-    told = summary(twin.play(plan.env, run.trainer.policy, params, seeds, plan.episodes))
+    told = summary(play(plan.env, run.trainer.policy, params, seeds, plan.episodes))
     return told | ({} if len(chosen) == plan.agents else {"agents": chosen.tolist()})
 
 
@@ -74,39 +76,48 @@ def compared_apart(session: Session) -> bool:
     return len(session.plans) > 1 and bool(sweep.swept(session.plans))
 
 
-def play_the_best(session: Session, runs: list[Run], results: list[dict[str, Any]], split: dict[str, float]) -> None:
+def play_the_best(
+    session: Session, runs: list[Run], results: list[dict[str, Any]], found: sweep.Standings, split: dict[str, float]
+) -> None:
     """Play the agents that the ranking puts first, from the checkpoints of the parts that trained them."""
-    began, table = time.perf_counter(), sweep.rows(session.plans, results)
-    best = sweep.agents_of(table, sweep.ranking(table, sweep.compared(session.plans))[0]["setting"])
-    for k, run in enumerate(runs):
-        chosen = [row["agent_of_part"] for row in table if row["part"] == k and row["agent"] in best]
-        checkpoints, folder = Checkpoints(session.folder_of(k).checkpoint), session.folder_of(k)
+    began, chosen = time.perf_counter(), dict[int, list[int]]()
+    for agent in found.best if found.best and has_twin(session.plans[0]) else ():
+        row = found.rows[agent]
+        chosen.setdefault(row["part"], []).append(row["agent_of_part"])
+    for k, agents in chosen.items():
+        folder = session.folder_of(k)
+        checkpoints = Checkpoints(folder.checkpoint)
         # Of a part whose last checkpoint could not be written nothing is said.
-        if not chosen or agree(len(checkpoints.saved())) == [0] or checkpoints.newest() != run.total:
-            continue
-        results[k]["gymnasium"] = play_in_gymnasium(run, run.restore(checkpoints)[0], np.array(chosen))
+        if checkpoints.exist() and checkpoints.newest() == runs[k].total:
+            state, *_ = runs[k].restore(checkpoints)
+            results[k]["gymnasium"] = play_in_gymnasium(runs[k], state, np.array(agents))
+            if first():
+                folder.write_json(folder.result, results[k])
         checkpoints.close()
-        if first():
-            folder.write_json(folder.result, results[k])
     split["evaluate"] = split.get("evaluate", 0.0) + time.perf_counter() - began
 
 
-def finish(console: Console, session: Session, results: list[dict[str, Any]], split: dict[str, float]) -> None:
+def finish(
+    console: Console,
+    session: Session,
+    results: list[dict[str, Any]],
+    found: sweep.Standings,
+    split: dict[str, float],
+) -> None:
     """The last files and the last lines."""
     began, folder = time.perf_counter(), session.folder
-    plans, more, chosen = session.plans, dict[str, Any](), None
-    if len(table := sweep.rows(plans, results)) > 1:
-        folder.write_rows(folder.sweep, table)
+    plans, more = session.plans, dict[str, Any]()
+    if len(found.rows) > 1:
+        folder.write_rows(folder.sweep, found.rows)
     if names := sweep.swept(plans):
         from . import plots
 
-        more["ranking"] = sweep.ranking(table, sweep.compared(plans))
-        chosen = sweep.agents_of(table, more["ranking"][0]["setting"])
+        more["ranking"] = found.ranking
         evolution = plans[0].evolution  # whose agents did not keep what they began with
         for name in map(sweep.final, evolution.ranges) if evolution else names:
-            plots.swept(table, name, folder.path / f"sweep_{name}.png")
-        show_ranking(console, more["ranking"])
-    result = (results[0] if len(results) == 1 else sweep.joined(results, chosen)) | more
+            plots.swept(found.rows, name, folder.path / f"sweep_{name}.png")
+        show_ranking(console, found.ranking)
+    result = (results[0] if len(results) == 1 else sweep.joined(results, found.best)) | more
     if len(results) > 1 and sweep.are_waves(plans):
         join_waves(session)
     folder.write_json(folder.result, result)

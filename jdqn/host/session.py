@@ -90,6 +90,7 @@ def will_convolve(options: Options) -> bool:
 
 
 def plans_in(folder: RunFolder) -> list[Plan]:
+    """What a run that is there was going to train."""
     return read_plans(folder.parts if folder.parts.exists() else folder.config)
 
 

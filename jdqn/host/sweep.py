@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -152,6 +152,22 @@ def agents_of(table: list[dict[str, Any]], setting: Setting) -> list[int]:
         row["agent"] for row in table
         if row["return"] is not None and all(row[name] == value for name, value in setting.items())
     ]  # fmt: skip
+
+
+class Standings(NamedTuple):
+    """How all agents of a run did, and how its settings compare."""
+
+    rows: list[dict[str, Any]]
+    ranking: list[dict[str, Any]]  # nothing if there is one setting
+    best: list[int] | None  # the finite agents of the first setting of the ranking
+
+
+def standings(parts: list[Plan], results: list[dict[str, Any]]) -> Standings:
+    table = rows(parts, results)
+    if not swept(parts):
+        return Standings(table, [], None)
+    order = ranking(table, compared(parts))
+    return Standings(table, order, agents_of(table, order[0]["setting"]))
 
 
 def best(plan: Plan, scores: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ class Training:
                 except Restart as restart:
                     sick = restart.sick
                     self.checkpoints.wait()
-                    resume = agree(len(self.checkpoints.saved())) != [0]
+                    resume = self.checkpoints.exist()
                 finally:
                     for table in self.tables:
                         with contextlib.suppress(OSError):  # somebody else has told
