@@ -5,8 +5,8 @@
 At each update shards add up how many rows are valid (`count`, a number), then their gradients: those of CartPole's
 120-84 MLP, and of the network of MinAtar Breakout (16 filters and 128 units). Here they are sent alone, by a compiled
 loop of 20 all-reduces: on two devices of one process, and in a process for each over 127.0.0.1, where `hosts` is 2.
-`in one` is the same number of bytes in a single array instead of one for each of a network's. On an accelerator there
-are as many devices as it has, in one process.
+Gradients are packed into one array; `one by one` sends the network's arrays as they are, and gives XLA all of them at
+once. On an accelerator there are as many devices as it has, in one process.
 
 The two ways take turns. `microseconds` are those of one all-reduce, the median of all calls of the loop; `spread` are
 the least and the most of the medians of a turn, and a call in ten took more than `slow`.
@@ -39,14 +39,16 @@ COLUMNS = {
 }  # fmt: skip
 
 
+ONE_BY_ONE = ", one by one"
+
+
 def messages(tiny: bool) -> dict[str, list[tuple[int, ...]]]:
-    """What is sent -> shapes of its float32 arrays."""
+    """What is averaged -> shapes of its float32 arrays."""
     found: dict[str, list[tuple[int, ...]]] = {"count": [()]}
     for name, (shape, actions, sizes) in NETWORKS.items():
         network = networks.q_network("auto", shape, actions, heads.scalar(), hidden_sizes=(8,) if tiny else sizes)
         params = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
-        shapes = [x.shape for x in jax.tree.leaves(params)]
-        found |= {name: shapes, f"{name}, in one": [(sum(map(math.prod, shapes)),)]}
+        found |= dict.fromkeys((name, name + ONE_BY_ONE), [x.shape for x in jax.tree.leaves(params)])
     return found
 
 
@@ -61,12 +63,16 @@ def start(number: int, tiny: bool, seconds: float, host: tuple[str, int, int] | 
         meet(*host)
     mesh, shards = parallel.device_mesh(number), Shards(number, (DEVICES,))
 
-    def loop(tree):
-        return jax.lax.fori_loop(0, LOOP, lambda _, tree: shards.mean(tree), tree)
+    def compiled(mean):
+        def loop(tree):
+            return jax.lax.fori_loop(0, LOOP, lambda _, tree: mean(tree), tree)
 
-    reduce = jax.jit(parallel.on_devices(mesh)(loop), donate_argnums=0)
+        return jax.jit(parallel.on_devices(mesh)(loop), donate_argnums=0)
 
-    def timed(tree):
+    packed, one_by_one = compiled(shards.mean), compiled(lambda tree: jax.lax.pmean(tree, DEVICES))
+
+    def timed(name, tree):
+        reduce = one_by_one if name.endswith(ONE_BY_ONE) else packed
         began = time.perf_counter()
         tree = jax.block_until_ready(reduce(tree))
         return time.perf_counter() - began, tree
@@ -75,17 +81,17 @@ def start(number: int, tiny: bool, seconds: float, host: tuple[str, int, int] | 
     for name, shapes in messages(tiny).items():
         tree = place([jnp.ones((number, *shape)) for shape in shapes], parallel.sharded(mesh))
         for _ in range(3):
-            _, tree = timed(tree)
+            _, tree = timed(name, tree)
         trees[name] = tree
 
     def turn():
         found = {}
         for name in trees:
-            _, trees[name] = timed(trees[name])
+            _, trees[name] = timed(name, trees[name])
             times, began = [], time.perf_counter()
             while not times or agree(time.perf_counter() - began)[0] < seconds:  # all processes make as many calls
                 for _ in range(10):
-                    took, trees[name] = timed(trees[name])
+                    took, trees[name] = timed(name, trees[name])
                     times.append(1e6 * took / LOOP)
             found[name] = times
         return found
@@ -114,7 +120,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
             records.append(
                 dict(
                     what=name,
-                    arrays=len(shapes),
+                    arrays=len(shapes) if name.endswith(ONE_BY_ONE) else 1,
                     bytes=4 * sum(map(math.prod, shapes)),
                     devices=number,
                     hosts=row.hosts,

@@ -155,7 +155,7 @@ def test_what_is_sent_would_be_seen(send, name, args):
 
 
 def messages(text):
-    """(loops around it, its kind, its bytes) of every message of a compiled program."""
+    """(loops around it, its kind, bytes of each of its arrays) of every message of a compiled program."""
     computations = dict(re.findall(r"^(?:ENTRY )?%([\w.\-]+) \(.*?\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL))
     (entry,) = re.findall(r"^ENTRY %([\w.\-]+)", text, re.MULTILINE)
 
@@ -166,7 +166,7 @@ def messages(text):
     def look(name, loops):
         for line in computations[name].splitlines():
             if found := re.search(COLLECTIVES, line):
-                yield loops, found[1], sum(bytes_of(line[: found.start()].split(" = ")[1]))
+                yield loops, found[1], tuple(bytes_of(line[: found.start()].split(" = ")[1]))
             for how, names in re.findall(r"(\w+)=\{?(%[\w.\-]+(?:, %[\w.\-]+)*)", line):
                 for inner in names.replace("%", "").split(", "):
                     if inner in computations:
@@ -175,15 +175,15 @@ def messages(text):
     return list(look(entry, 0))
 
 
-ONE = 4  # bytes of a number
+ONE, ALL = (4,), (51 * 4,)  # bytes of a number, and of all gradients in one array
 
 
 @pytest.mark.parametrize(
     ("algorithm", "of_an_iteration", "of_an_update"),
-    [("dqn", [], [ONE, 51 * ONE]), ("per", [ONE], [ONE, ONE, 51 * ONE])],
+    [("dqn", [], [ONE, ALL]), ("per", [ONE], [ONE, ONE, ALL])],
 )
 def test_shards_on_devices_send_gradients(algorithm, of_an_iteration, of_an_update):
-    """How many rows are valid, then all gradients in one message, of 2 x 8 + 8 + 8 x 3 + 3 parameters.
+    """How many rows are valid, then all gradients in one array, of 2 x 8 + 8 + 8 x 3 + 3 parameters.
 
     With priorities also the largest weight of each batch, and the highest priority, which new rows get.
     """
@@ -195,7 +195,7 @@ def test_shards_on_devices_send_gradients(algorithm, of_an_iteration, of_an_upda
     found = messages(text)
     assert len(found) == len(re.findall(COLLECTIVES, text))
     assert {kind for _, kind, _ in found} == {"all-reduce"}
-    by_depth = [sorted(size for loops, _, size in found if loops == depth) for depth in range(4)]
+    by_depth = [sorted(sizes for loops, _, sizes in found if loops == depth) for depth in range(4)]
     assert by_depth == [[], of_an_iteration, of_an_update, []]
 
 
