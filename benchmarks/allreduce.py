@@ -48,7 +48,8 @@ def messages(tiny: bool) -> dict[str, list[tuple[int, ...]]]:
     for name, (shape, actions, sizes) in NETWORKS.items():
         network = networks.q_network("auto", shape, actions, heads.scalar(), hidden_sizes=(8,) if tiny else sizes)
         params = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
-        found |= dict.fromkeys((name, name + ONE_BY_ONE), [x.shape for x in jax.tree.leaves(params)])
+        shapes = [x.shape for x in jax.tree.leaves(params)]
+        found |= {name: shapes, name + ONE_BY_ONE: shapes}
     return found
 
 
