@@ -116,7 +116,7 @@ PAIRS: dict[tuple[str, str], dict[str, Any]] = {
     ("CartPole-v1", "pqn"): CARTPOLE_PQN,
     ("CartPole-v1", "pqn_rnn"): dict(core_size=64, **CARTPOLE_PQN),
     ("CartPole-v1", "apex"): dict(updates=8, n_step=10),
-    ("CartPole-v1", "r2d2"): dict(core_size=64, target_period=40),
+    ("CartPole-v1", "r2d2"): dict(core_size=64, target_period=40, ladder_exponent=3.0),
     ("Catch-bsuite", "hl_gauss"): dict(atoms=31),
     ("Catch-bsuite", "pqn"): dict(updates=32, epsilon_steps=20_000.0),
     ("Catch-bsuite", "pqn_rnn"): dict(updates=32, epsilon_steps=20_000.0),
