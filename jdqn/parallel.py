@@ -50,7 +50,7 @@ def over_agents(trainer: Trainer, at_once: int | None = None) -> Population:
         def one(state, sums, hyper):
             return _iterate(trainer, state, hyper, sums, first, stop)
 
-        return _replace_each(one, _group_size(at_once, agents))((state, sums), per_agent(hyper, agents))
+        return _replace_each(one, group_size(at_once, agents))((state, sums), per_agent(hyper, agents))
 
     return Population(init, advance)
 
@@ -122,7 +122,7 @@ def each(function: Callable, at_once: int | None = None) -> Callable:
     """
 
     def over(*args):
-        size = _group_size(at_once, jax.tree.leaves(args)[0].shape[0])
+        size = group_size(at_once, jax.tree.leaves(args)[0].shape[0])
         return jax.lax.map(lambda x: function(*x), args, batch_size=None if size == 1 else size)
 
     return over
@@ -150,7 +150,8 @@ def _iterate(trainer: Trainer, state: State, hyper: Hyper, sums: Metrics, first:
     return jax.lax.fori_loop(first, stop, iteration, (state, sums))
 
 
-def _group_size(at_once: int | None, agents: int) -> int:
+def group_size(at_once: int | None, agents: int) -> int:
+    """How many of a device's `agents` go side by side: see `each`."""
     most = at_once or (1 if jax.default_backend() == "cpu" else agents)
     return next(size for size in range(min(most, agents), 0, -1) if agents % size == 0)
 

@@ -94,8 +94,8 @@ def test_a_population_that_does_not_fit_cannot_breed(whole, leave, tmp_path, cap
 @pytest.mark.slow
 def test_agents_side_by_side_do_what_they_do_in_turns(tmp_path, monkeypatch):
     """Products of another shape round otherwise, which shows in no choice of so few steps."""
-    sizes, of = [], parallel._group_size
-    monkeypatch.setattr(parallel, "_group_size", lambda *asked: sizes.append(of(*asked)) or sizes[-1])
+    sizes, of = [], parallel.group_size
+    monkeypatch.setattr(parallel, "group_size", lambda *asked: sizes.append(of(*asked)) or sizes[-1])
     words = [*TINY["dqn"], "--seeds", "4", "--devices", "1"]
     for name, more, expected in (("turns", [], {1}), ("batches", ["--at-once", "2"], {2})):
         sizes.clear()

@@ -18,8 +18,10 @@ from rich.console import Console
 
 from jdqn import Config, Hyper, envs, preset
 from jdqn.host import folder as run_folder
+from jdqn.host import training
 from jdqn.host.console import ProgressBar
 from jdqn.host.devices import arithmetic
+from jdqn.host.memory import tree_bytes
 from jdqn.host.plan import Plan
 from jdqn.host.program import Run
 from jdqn.run import main
@@ -173,3 +175,31 @@ def test_an_environment_without_a_twin(tmp_path):
     assert result(tmp_path / "run")["gymnasium"] is None
     assert any((tmp_path / "compiled").iterdir())
     assert not (tmp_path / "home" / ".cache" / "jdqn").exists()
+
+
+@pytest.mark.parametrize(
+    ("agents", "devices", "more", "copied"),
+    [
+        (4, 2, {}, True),
+        (4, 1, dict(at_once=2), True),
+        (4, 2, dict(at_once=2), False),  # all at once
+        (2, 2, {}, False),  # one on each device
+        (1, 1, {}, False),
+        (1, 2, dict(shards=2), False),
+    ],
+)
+def test_agents_that_take_turns_are_copied(agents, devices, more, copied):
+    config, hyper = preset("dqn", "CartPole-v1")
+    plan = Plan("CartPole-v1", {}, "dqn", tuple(range(agents)), 5, 3, 300.0, config, hyper, **more)
+    run = Run(plan, envs.make(plan.env), devices)
+    assert run.copied_bytes == (tree_bytes(run.shapes) if copied else 0)
+
+
+def test_launches_are_ten_times_as_long_as_what_they_copy(finished, tmp_path, monkeypatch):
+    assert [training.launch_seconds(copied) for copied in (0, 10**8, 6 * 10**8, 10**12)] == [1, 1, 2, 10]
+    monkeypatch.setattr(training, "launch_seconds", lambda copied: 1e-9)
+    calls, advance = [], Run.advance
+    monkeypatch.setattr(Run, "advance", lambda run, *rest: calls.append(int(rest[-1])) or advance(run, *rest))
+    algo = json.loads((finished[0] / "config.json").read_text())["algo"]
+    assert main([*TINY[algo], "--out", str(tmp_path / "run")]) == 0
+    assert np.diff(calls).max() == 1

@@ -15,7 +15,7 @@ from ..config import ConfigError, Hyper, total_iterations
 from ..envs import Env
 from ..evaluate import evaluate
 from ..health import non_finite
-from ..parallel import device_mesh, each, on_devices, over_agents, over_devices, over_shards, sharded
+from ..parallel import device_mesh, each, group_size, on_devices, over_agents, over_devices, over_shards, sharded
 from ..shards import AGENTS, DEVICES, WHOLE, Shards
 from ..trainer import Metrics, State
 from ..types import PyTree
@@ -160,6 +160,13 @@ class Run:
     def agent_bytes(self) -> int:
         """All that one agent is: replay, networks, optimiser, environments."""
         return tree_bytes(self.shapes) // (1 if self.plan.shards > 1 else self.size)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Of agents that take turns on a CPU: each leaves the others' arrays and comes back to them in every call."""
+        agents = self.size // self.devices
+        turns = self.plan.shards == 1 and group_size(self.at_once, agents) < agents
+        return tree_bytes(self.shapes) // jax.process_count() if turns and jax.default_backend() == "cpu" else 0
 
     @property
     def parameters(self) -> int:

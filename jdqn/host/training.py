@@ -1,4 +1,4 @@
-"""The training of one plan, in launches of a second: examine, report, breed, save, and stop when asked."""
+"""The training of one plan, in launches of a second or so: examine, report, breed, save, and stop when asked."""
 
 import contextlib
 import time
@@ -19,6 +19,13 @@ from .progress import Progress
 from .signals import CheckpointClock, Interrupted, Signals
 
 LAUNCH_SECONDS = 1.0  # work handed to the device at a time: what Ctrl-C waits for
+LONGEST_LAUNCH = 10.0
+COPIED_BYTES = 3e9  # of agents that a CPU copies from their places and back in a second, as measured
+
+
+def launch_seconds(copied: int) -> float:
+    """How long a launch that copies `copied` bytes of agents should be: ten times as long as that, within limits."""
+    return max(LAUNCH_SECONDS, min(10 * copied / COPIED_BYTES, LONGEST_LAUNCH))
 
 
 class Training:
@@ -75,7 +82,7 @@ class Training:
             self.tables.append(self.generations.lineage)
         self.scored = progress.iteration if resume else -1  # what is evaluated for keep_best
         self.clock = CheckpointClock(plan.checkpoint_every, run.trainer.num_warm_up, run.total)
-        stops, stride = np.union1d(run.report_ends, self.clock.tenths), 1
+        stops, stride, seconds = np.union1d(run.report_ends, self.clock.tenths), 1, launch_seconds(run.copied_bytes)
         (stopped,) = agree(signals.received or 0)
         if not resume and progress.iteration in run.report_ends:
             self._report(progress)
@@ -89,7 +96,7 @@ class Training:
             took, due, busy, stopped = agree(
                 time.perf_counter() - began, self.clock.due(stop), checkpoints.busy(), signals.received or 0
             )
-            stride = max(1, min(2 * stride, int((stop - progress.iteration) * LAUNCH_SECONDS / took)))
+            stride = max(1, min(2 * stride, int((stop - progress.iteration) * seconds / took)))
             progress.seconds += took
             progress.iteration = stop
             self.health.examine(state, self.sums, progress)
