@@ -316,4 +316,5 @@ def test_memory_of_the_program():
 
     (record,) = memory.main(["--tiny"])
     assert 60 < record["looks"] < 120
-    assert 200 < record["least"] < record["most"] < 2000  # JAX alone takes 200
+    assert 0 < record["least"] < record["most"]  # on a busy machine it may still be starting
+    assert 200 < record["most"] < 2000  # JAX alone takes 200
