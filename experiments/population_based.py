@@ -1,4 +1,4 @@
-"""Does population-based training beat random search at equal total steps? Kept in experiments/population_based/.
+"""Does population-based training beat random search at equal total steps? Kept in population_based/seeds_FIRST/.
 
     python experiments/population_based.py [--first-seed 0] [--repetitions 20]
     python experiments/population_based.py --report     # table and figure again, from what is kept
@@ -69,25 +69,26 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--report", action="store_true", help="only table and figure of what is kept")
     options = parser.parse_args()
+    kept = HERE / f"seeds_{options.first_seed}"
     if options.report:
-        return report()
+        return report(kept)
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for k in range(options.repetitions):
         for way in WAYS:
             found[way].append(search(way, options.first_seed + AGENTS * k))
             print(k, way, found[way][-1], flush=True)
-    HERE.mkdir(exist_ok=True)
-    with (HERE / "repetitions.csv").open("w", newline="") as file:
+    kept.mkdir(parents=True, exist_ok=True)
+    with (kept / "repetitions.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["repetition", "way", *KEPT])
         for way, each in found.items():
             writer.writerows([k, way, *one.values()] for k, one in enumerate(each))
-    report()
+    report(kept)
 
 
-def report() -> None:
-    """Table and figure of what is kept."""
-    with (HERE / "repetitions.csv").open() as file:
+def report(kept: Path) -> None:
+    """Table and figure of what is kept there."""
+    with (kept / "repetitions.csv").open() as file:
         rows = list(csv.DictReader(file))
     found = {way: [{k: float(row[k]) for k in KEPT} for row in rows if row["way"] == way] for way in WAYS}
     lines = [
@@ -106,8 +107,8 @@ def report() -> None:
         low, high = interval(gain)
         better, worse = (gain > 0).sum(), (gain < 0).sum()
         lines.append(f"- {what}: {gain.mean():+.1f} ({low:+.1f} to {high:+.1f}), better in {better}, worse in {worse}")
-    (HERE / "table.md").write_text("\n".join(lines) + "\n")
-    draw(found, HERE / "repetitions.png")
+    (kept / "table.md").write_text("\n".join(lines) + "\n")
+    draw(found, kept / "repetitions.png")
     print("\n".join(lines))
 
 
