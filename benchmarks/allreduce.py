@@ -18,7 +18,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,22 +39,25 @@ COLUMNS = {
 }  # fmt: skip
 
 
-ONE_BY_ONE = ", one by one"
+class Averaged(NamedTuple):
+    """What shards average."""
+
+    shapes: list[tuple[int, ...]]  # of its float32 arrays
+    packed: bool = True  # into one array, as the program does
 
 
-def messages(tiny: bool) -> dict[str, list[tuple[int, ...]]]:
-    """What is averaged -> shapes of its float32 arrays."""
-    found: dict[str, list[tuple[int, ...]]] = {"count": [()]}
+def averages(tiny: bool) -> dict[str, Averaged]:
+    found = {"count": Averaged([()])}
     for name, (shape, actions, sizes) in NETWORKS.items():
         network = networks.q_network("auto", shape, actions, heads.scalar(), hidden_sizes=(8,) if tiny else sizes)
         params = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
         shapes = [x.shape for x in jax.tree.leaves(params)]
-        found |= {name: shapes, name + ONE_BY_ONE: shapes}
+        found |= {name: Averaged(shapes), f"{name}, one by one": Averaged(shapes, packed=False)}
     return found
 
 
 def start(number: int, tiny: bool, seconds: float, host: tuple[str, int, int] | None = None) -> Callable[[], dict]:
-    """Return turn(): microseconds of an all-reduce in every call, of each of the messages.
+    """Return turn(): microseconds of an all-reduce in every call, of each of `averages`.
 
     `host` is (address, how many, which) where each of `number` devices is that of another process. Only before JAX has
     started.
@@ -70,16 +73,17 @@ def start(number: int, tiny: bool, seconds: float, host: tuple[str, int, int] | 
 
         return jax.jit(parallel.on_devices(mesh)(loop), donate_argnums=0)
 
-    packed, one_by_one = compiled(shards.mean), compiled(lambda tree: jax.lax.pmean(tree, DEVICES))
+    ways = {True: compiled(shards.mean), False: compiled(lambda tree: jax.lax.pmean(tree, DEVICES))}
+    asked = averages(tiny)
 
     def timed(name, tree):
-        reduce = one_by_one if name.endswith(ONE_BY_ONE) else packed
+        reduce = ways[asked[name].packed]
         began = time.perf_counter()
         tree = jax.block_until_ready(reduce(tree))
         return time.perf_counter() - began, tree
 
     trees = {}
-    for name, shapes in messages(tiny).items():
+    for name, (shapes, _) in asked.items():
         tree = place([jnp.ones((number, *shape)) for shape in shapes], parallel.sharded(mesh))
         for _ in range(3):
             _, tree = timed(name, tree)
@@ -115,13 +119,13 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         turns = [[row.turn() for row in rows] for _ in range(options.repetitions)]
     records = []
     for k, row in enumerate(rows):
-        for name, shapes in messages(options.tiny).items():
+        for name, (shapes, packed) in averages(options.tiny).items():
             each = [turn[k][name] for turn in turns]
             every, middles = sorted(x for times in each for x in times), [statistics.median(times) for times in each]
             records.append(
                 dict(
                     what=name,
-                    arrays=len(shapes) if name.endswith(ONE_BY_ONE) else 1,
+                    arrays=1 if packed else len(shapes),
                     bytes=4 * sum(map(math.prod, shapes)),
                     devices=number,
                     hosts=row.hosts,
