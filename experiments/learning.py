@@ -33,7 +33,7 @@ FAMILY = [name for name in ALGORITHMS if name != "q_learning"]  # which needs on
 
 MINATAR = ["dqn", "rainbow", "pqn"]
 LENGTHS = {
-    name: f"--total-steps {steps}" for name, steps in zip(MINATAR, (2_000_000, 1_000_000, 5_000_000), strict=True)
+    name: f"--total-steps {steps}" for name, steps in zip(MINATAR, (2_000_000, 500_000, 5_000_000), strict=True)
 }
 PUBLISHED = {
     "Breakout": "Published for it: PPO 28 after 10M steps (gymnax-blines). For the original, with sticky actions and "
@@ -89,7 +89,7 @@ TASKS = {
     ),
     **{
         game.lower(): Task(
-            f"MinAtar {game}", f"--env {game}-MinAtar", MINATAR, "what an hour of one core gives", seeds=5, but=LENGTHS,
+            f"MinAtar {game}", f"--env {game}-MinAtar", MINATAR, "what about an hour of one core gives", seeds=5, but=LENGTHS,
             note="gymnax's variant: no sticky actions, the actions that the game uses, at most 1,000 steps an episode. "
             + PUBLISHED[game],
         )
