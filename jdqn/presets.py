@@ -127,7 +127,7 @@ PAIRS: dict[tuple[str, str], dict[str, Any]] = {
     ("Acrobot-v1", "qrdqn"): dict(atoms=16),
     ("Acrobot-v1", "apex"): dict(updates=8),
     ("Acrobot-v1", "r2d2"): dict(core_size=64),
-    ("Acrobot-v1", "btr"): dict(atoms=4),
+    ("Acrobot-v1", "btr"): dict(total_steps=200_000, atoms=4, learning_rate=2e-3),
     ("MountainCar-v0", "munchausen"): dict(updates=4),
     ("Asterix-MinAtar", "pqn"): MINATAR_PQN,
     ("Breakout-MinAtar", "pqn"): MINATAR_PQN,
