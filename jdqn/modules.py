@@ -260,7 +260,9 @@ class ProposedQuantiles(nn.Module):
         edge = jnp.cumsum(share, -1)[..., :-1]  # [T, B, N - 1] between the fractions
         fixed = jax.lax.stop_gradient(share)
         middle = jnp.cumsum(fixed, -1) - fixed / 2
-        at = AtFractions(self.last, name="values")
-        return Quantiles(
-            at(x, middle), middle, fixed, (edge, jax.lax.stop_gradient(at(x, jax.lax.stop_gradient(edge))))
-        )
+        at, still = AtFractions(self.last, name="values"), jax.lax.stop_gradient(edge)
+        if self.has_rng("noise"):  # one call: middles and edges have to see the same noise
+            value, at_edge = jnp.split(at(x, jnp.concatenate([middle, still], -1)), [self.samples], -1)
+        else:  # two: the compiler leaves the second one out where nobody asks for edges
+            value, at_edge = at(x, middle), at(x, still)
+        return Quantiles(value, middle, fixed, (edge, jax.lax.stop_gradient(at_edge)))

@@ -1,5 +1,7 @@
 """Layers against loops written from the papers: noisy layers, sampled and proposed fractions, cores, priors."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,6 +120,22 @@ def test_proposed_fractions_are_a_partition_and_stay_out_of_the_torso():
         return layer.apply(params, x).value.sum()
 
     assert not jax.grad(values_of)(params)["params"]["Dense_0"]["kernel"].any()  # values do not move the proposal
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_middles_and_edges_of_proposed_fractions_see_the_same_noise(apart):
+    """With an embedding of zero a value does not depend on its fraction; with two draws of noise it would."""
+    last = modules.Plain(0, 2, 1, dense=functools.partial(modules.NoisyDense, apart=apart))
+    layer, x = modules.ProposedQuantiles(last, 4), features()
+    params = layer.init(jax.random.key(0), x)
+    cosine = params["params"]["values"]["Dense_0"]
+    cosine.update(kernel=jnp.zeros_like(cosine["kernel"]), bias=jnp.ones_like(cosine["bias"]))
+    out = layer.apply(params, x, rngs={"noise": jax.random.key(1)})
+    quiet = layer.apply(params, x)
+    for values in (out.value, out.edges[1]):
+        np.testing.assert_allclose(values, jnp.broadcast_to(out.value[..., :1], values.shape), rtol=1e-5)
+    assert (out.value != quiet.value).all()
+    np.testing.assert_array_equal(out.fraction, quiet.fraction)
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])

@@ -14,6 +14,7 @@ from .plan import Plan
 from .progress import Progress
 
 RESTARTS = 3  # of one agent; what is sick again and again is dropped
+OF_RESTARTS = 2**31 - 3  # and below, folded into a seed's key: of its first numbers the agent that died was made
 ADVICE = "lower learning_rate or max_gradient_norm, or look for the place with --debug"
 
 
@@ -89,7 +90,11 @@ def begin_again(keys: jax.Array, sick: list[dict[str, Any]], plan: Plan) -> jax.
         agent = 0 if plan.shards > 1 else k % plan.agents
         if agent in now:
             counts[k] = sum(found["agent"] == agent and found["done"] == "restarted" for found in sick)
-    return jax.vmap(lambda key, k: jnp.where(k > 0, jax.random.fold_in(key, k), key))(keys, jnp.asarray(counts))
+
+    def other(key, k):
+        return jnp.where(k > 0, jax.random.fold_in(key, OF_RESTARTS - k), key)
+
+    return jax.vmap(other)(keys, jnp.asarray(counts))
 
 
 def heirs(parents: np.ndarray, progress: Progress) -> list[dict[str, Any]]:
