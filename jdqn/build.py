@@ -21,6 +21,8 @@ def build(config: Config, env: envs.Env, shards: Shards = WHOLE) -> Trainer:
     Raises:
         ConfigError: settings that cannot work, or that do not suit the environment's observations.
     """
+    if not isinstance(config, Config):
+        raise ConfigError(f"build takes a Config, the first of the two that preset gives, got {type(config).__name__}")
     validate_config(config)
     whole, config = config, _shard_of(config, shards)
     envs.check_shapes(env)

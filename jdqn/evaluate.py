@@ -22,7 +22,12 @@ def evaluate(
     """Play `episodes` greedy episodes, side by side, each from its own reset to its own end.
 
     Every environment plays exactly one episode, so short episodes are not counted more often.
+
+    Raises:
+        ValueError: fewer than one episode or step.
     """
+    if episodes < 1 or max_steps < 1:
+        raise ValueError(f"episodes and max_steps must be at least 1, got {episodes} and {max_steps}")
 
     def alive(carry):
         _, _, _, result, t = carry

@@ -133,6 +133,17 @@ PAIRS: dict[tuple[str, str], dict[str, Any]] = {
     ("Breakout-MinAtar", "pqn"): MINATAR_PQN,
 }
 
+# What other trainers call a setting.
+ELSEWHERE = {
+    "lr": "learning_rate", "gamma": "discount", "tau": "target_update_rate", "buffer_size": "replay_size",
+    "memory_size": "replay_size", "learning_starts": "warm_up_steps", "train_frequency": "rollout_length",
+    "train_freq": "rollout_length", "gradient_steps": "updates", "target_network_frequency": "target_period",
+    "target_update_interval": "target_period", "num_steps": "rollout_length", "n_atoms": "atoms", "num_atoms": "atoms",
+    "v_min": "value_min", "v_max": "value_max", "start_e": "epsilon_start", "end_e": "epsilon_end",
+    "total_timesteps": "total_steps", "n_envs": "num_envs", "max_grad_norm": "max_gradient_norm",
+    "q_lambda": "trace_decay",
+}  # fmt: skip
+
 
 def preset(algorithm: str = "dqn", environment: str = "", **overrides) -> tuple[Config, Hyper]:
     """Settings of `algorithm` on `environment`.
@@ -150,6 +161,8 @@ def preset(algorithm: str = "dqn", environment: str = "", **overrides) -> tuple[
 
 def defaults(algorithm: str, environment: str, **overrides) -> tuple[Config, Hyper]:
     """`preset` before its values are checked: what a command line starts from."""
+    if not isinstance(environment, str):
+        raise ConfigError(f"environment is a name, like env.name, got {type(environment).__name__}")
     if algorithm not in ALGORITHMS:
         near = difflib.get_close_matches(algorithm, ALGORITHMS, 3, 0.4)
         rest = [name for name in ALGORITHMS if name not in near]
@@ -158,7 +171,10 @@ def defaults(algorithm: str, environment: str, **overrides) -> tuple[Config, Hyp
     row |= overrides
     static = {field.name for field in dataclasses.fields(Config)}
     for field in row.keys() - static - set(Hyper._fields):
-        near = difflib.get_close_matches(field, [*static, *Hyper._fields, "algorithm", "environment"], 3, 0.4)
+        if field in ELSEWHERE:
+            raise ConfigError(f"{field} is called {ELSEWHERE[field]} here")
+        names = [*static, *Hyper._fields, *ELSEWHERE, "algorithm", "environment"]
+        near = list(dict.fromkeys(ELSEWHERE.get(x, x) for x in difflib.get_close_matches(field, names, 3, 0.5)))
         raise ConfigError(f"unknown setting {field}" + (f": did you mean {' or '.join(near)}?" if near else ""))
     config = Config(**{k: v for k, v in row.items() if k in static})
     whole = isinstance(config.total_steps, Integral) and abs(int(config.total_steps)) < 2**31  # else it is refused

@@ -23,7 +23,7 @@ from .host.checks import can_keep
 from .host.console import ProgressBar, describe, list_algorithms, screen
 from .host.folder import NO_ROOM, RunFolder
 from .host.health import Sick
-from .host.options import Options, parse
+from .host.options import Options, flags_of, parse
 from .host.processes import Agreed, agree, fetch, first, leave, meet, several, there, together, wait_for_all
 from .host.program import Run
 from .host.results import compared_apart, finish, play_the_best, played
@@ -31,8 +31,8 @@ from .host.session import (
     Session,
     begin,
     refuse_other_settings,
+    remarks,
     resume,
-    taught_nothing,
     will_convolve,
     write_plans,
 )
@@ -53,13 +53,13 @@ def main(arguments: list[str]) -> int:
             meet(options.coordinator, options.num_hosts, options.host_index)
             console.quiet = not first()
         if options.list:
-            list_algorithms(console)
+            list_algorithms(console, options.env if "--env" in flags_of(arguments) else "")
             return 0
         (now,) = agree(time.time())
         with together():
             session = resume(options, arguments) if options.resume else begin(options, now)
         refuse_other_settings(session, options)
-        if sentence := taught_nothing(session):
+        for sentence in remarks(session, arguments):
             warn(sentence)
         again = f"go on with python -m jdqn.run --resume {session.folder.path}"
         keep_compiled(options.compilation_cache)

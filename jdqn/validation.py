@@ -84,8 +84,8 @@ def _apart(low: float, high: float, atoms: int) -> bool:
 COMBINATIONS: list[tuple[Callable[[Config], bool], str]] = [
     (
         lambda c: c.network == "tabular" and (c.dueling or c.noisy or c.layer_norm or c.core != "none"),
-        "a tabular network has no streams to duel, no layers to make noisy, to normalise or to put a core behind: drop "
-        "dueling, noisy, layer_norm and core, or choose network=mlp",
+        "a tabular network has no streams to duel, no layers to make noisy, to normalise or to put a core behind: "
+        "switch dueling, noisy, layer_norm and core off, or choose network=mlp",
     ),
     (
         lambda c: c.network == "tabular" and c.head in ("implicit_quantile", "parameterised_quantile"),
@@ -97,11 +97,11 @@ COMBINATIONS: list[tuple[Callable[[Config], bool], str]] = [
     ),
     (
         lambda c: c.value_rescaling and c.head != "scalar",
-        "value_rescaling belongs to head=scalar, got head={head}: drop it",
+        "value_rescaling belongs to head=scalar, got head={head}: switch it off (--no-value-rescaling)",
     ),
     (
         lambda c: c.loss == "huber" and c.head != "scalar",
-        "loss=huber belongs to head=scalar, got head={head}: drop it, the other heads bring a loss of their own",
+        "loss=huber belongs to head=scalar, got head={head}: choose loss=squared, other heads bring their own",
     ),
     (
         lambda c: c.head in ("categorical", "hl_gauss") and not c.value_min < c.value_max,
@@ -118,7 +118,7 @@ COMBINATIONS: list[tuple[Callable[[Config], bool], str]] = [
     ),
     (
         lambda c: c.double and c.target != "greedy",
-        "double belongs to target=greedy, got target={target}: drop it",
+        "double belongs to target=greedy, got target={target}: switch it off (--no-double)",
     ),
     (
         lambda c: c.target == "lambda_returns" and c.n_step != 1,
@@ -167,9 +167,11 @@ def _check_lengths(config: Config) -> None:
     """Refuse a run or a replay that is too short."""
     warm_up = warm_up_iterations(config)
     if warm_up >= total_iterations(config):
+        segment = config.replay != "last_rollout" and segment_length(config) * config.num_envs >= config.warm_up_steps
+        lower = "num_envs, n_step, unroll_length or burn_in, for it fills a segment" if segment else "warm_up_steps"
         raise ConfigError(
             f"warm-up takes {warm_up * ticks_per_iteration(config)} steps and leaves none of the "
-            f"{config.total_steps} to learn in: raise total_steps or lower warm_up_steps"
+            f"{config.total_steps} to learn in: raise total_steps or lower {lower}"
         )
     if config.replay == "last_rollout":
         if config.rollout_length < config.n_step + lead(config):

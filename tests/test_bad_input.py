@@ -128,6 +128,7 @@ NO_NUMBERS = {
     "--batch-size=32 6.5": "error: --batch-size takes whole numbers, got 6.5",
     "--updates 1e6": "error: --updates takes whole numbers, got 1e6: write 1000000",
     "--updates -1e6": "error: --updates takes whole numbers, got -1e6: write -1000000",
+    "--learning-rate 1e-3,1e-4": "error: --learning-rate takes numbers, got 1e-3,1e-4: write 1e-3 1e-4",
     "--seeds inf": "error: --seeds takes a whole number, got inf",
     "--seeds -inf": "error: --seeds takes a whole number, got -inf",
     "--seeds=": "error: --seeds takes a whole number, got ''",
@@ -157,6 +158,11 @@ def test_numbers_in_every_way_to_write_them():
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "x", "", "99999", "9" * 5_000, "nan", "²"])
 def test_devices(value, refused):
     assert "--devices must be all or a number from 1 to 1024" in refused("--devices", value)
+
+
+def test_names_of_other_trainers(refused):
+    assert refused("--lr", "1e-3") == "error: --lr is called --learning-rate here"
+    assert refused("--buffer_size=3") == "error: --buffer-size is called --replay-size here"
 
 
 NEAR = {

@@ -135,5 +135,14 @@ def test_the_list_has_a_row_for_each_algorithm(capsys, monkeypatch):
     assert heading.split() == ["algorithm", "head", "target", "replay", "network", "exploration", "n"]
     table = {line.split()[0]: " ".join(line.split()[1:]) for line in lines}
     assert list(table) == list(jdqn.ALGORITHMS)
-    assert table["rainbow"] == "categorical double prioritised dueling, noisy noise 3"
+    assert table["rainbow"] == "categorical greedy, double prioritised dueling, noisy noise 3"
     assert table["dqn"] == "scalar greedy uniform auto epsilon_greedy 1"
+    assert table["bootstrapped"] == "scalar greedy uniform ensemble of 10 member 1"
+    assert table["btr"].endswith("noise 3")
+    assert table["r2d2"].endswith("ladder 5")
+
+
+def test_the_list_of_an_environment_is_what_is_picked_there(capsys):
+    assert main(["--list", "--env", "CartPole-v1"]) == 0
+    picked = {line.split()[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert [picked[name] for name in ("dqn", "nstep", "apex")] == ["10", "3", "10"]

@@ -175,7 +175,7 @@ TOGETHER: list[tuple[dict, str, list[dict]]] = [
         (
             dict(network="tabular") | extra,
             "a tabular network has no streams to duel, no layers to make noisy, to normalise or to put a core behind: "
-            "drop dueling, noisy, layer_norm and core, or choose network=mlp",
+            "switch dueling, noisy, layer_norm and core off, or choose network=mlp",
             [dict(network="mlp"), {name: getattr(Config(), name) for name in extra}],
         )
         for extra in (dict(dueling=True), dict(noisy=True), dict(layer_norm=True), dict(core="gru"), dict(core="lstm"))
@@ -196,7 +196,7 @@ TOGETHER: list[tuple[dict, str, list[dict]]] = [
     *(
         (
             dict(value_rescaling=True, head=head),
-            f"value_rescaling belongs to head=scalar, got head={head}: drop it",
+            f"value_rescaling belongs to head=scalar, got head={head}: switch it off",
             [dict(value_rescaling=False), dict(head="scalar")],
         )
         for head in HEADS[1:]
@@ -204,7 +204,7 @@ TOGETHER: list[tuple[dict, str, list[dict]]] = [
     *(
         (
             dict(loss="huber", head=head),
-            f"loss=huber belongs to head=scalar, got head={head}: drop it",
+            f"loss=huber belongs to head=scalar, got head={head}: choose loss=squared",
             [dict(loss="squared"), dict(head="scalar")],
         )
         for head in HEADS[1:]
@@ -238,7 +238,7 @@ TOGETHER: list[tuple[dict, str, list[dict]]] = [
     *(
         (
             dict(double=True, target=target, unroll_length=4),
-            f"double belongs to target=greedy, got target={target}: drop it",
+            f"double belongs to target=greedy, got target={target}: switch it off",
             [dict(double=False), dict(target="greedy")],
         )
         for target in ("munchausen", "lambda_returns")
@@ -408,6 +408,40 @@ def test_the_learning_rate_falls_over_the_run():
     assert jdqn.preset("dqn", total_steps=12_345)[1].learning_rate_steps == 12_345.0
     assert jdqn.preset("dqn", "CartPole-v1")[1].learning_rate_steps == 100_000.0
     assert jdqn.preset("dqn", total_steps=12_345, learning_rate_steps=7.0)[1].learning_rate_steps == 7.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        (dict(warm_up_steps=2_000), "or lower warm_up_steps"),
+        (dict(warm_up_steps=0, n_step=300), "or lower num_envs, n_step, unroll_length or burn_in, for it fills a segm"),
+        (dict(warm_up_steps=0, num_envs=1_024), "or lower num_envs, n_step, unroll_length or burn_in, for it fills a"),
+    ],
+)
+def test_a_warm_up_that_is_too_long_says_what_makes_it_so(settings, advice):
+    with pytest.raises(ConfigError, match=f"^warm-up takes .* of the 2000 to learn in: raise total_steps {advice}"):
+        validate_config(Config(total_steps=2_000, replay_size=10_000, **settings))
+
+
+def test_names_of_other_trainers_are_told_ours():
+    fields = {field.name for field in dataclasses.fields(Config)} | set(Hyper._fields)
+    for theirs, ours in presets.ELSEWHERE.items():
+        assert ours in fields
+        assert theirs not in fields
+        with pytest.raises(ConfigError, match=f"^{theirs} is called {ours} here$"):
+            jdqn.preset("dqn", **{theirs: 1})
+    with pytest.raises(ConfigError, match=r"^unknown setting gama: did you mean discount or"):
+        jdqn.preset("dqn", gama=0.9)
+
+
+def test_what_is_no_name_or_config_is_refused():
+    env = jdqn.envs.make("Catch-bsuite")
+    with pytest.raises(ConfigError, match=r"^environment is a name, like env.name, got Env$"):
+        jdqn.preset("dqn", env)
+    with pytest.raises(ConfigError, match=r"^build takes a Config, the first of the two that preset gives, got tuple$"):
+        jdqn.build(jdqn.preset("dqn"), env)
+    with pytest.raises(ValueError, match=r"^episodes and max_steps must be at least 1, got 0 and 10000$"):
+        jdqn.evaluate(env, None, None, jax.random.key(0), episodes=0)
 
 
 def test_unknown_names_are_refused_with_advice():

@@ -60,7 +60,7 @@ def test_what_not_even_one_agent_has_room_for_is_refused(whole, leave, tmp_path,
     again = [*TINY["dqn"], *AGENTS, "--overwrite", "--out", str(enough)]
     says = (
         r"error: training 1 agent\(s\)( .*,)? and saving them needs ([\d,]+) bytes \(.*\) and ([\d,]+) \(.*\) are "
-        "free: lower replay_size or the network's sizes, or the number of agents or --wave\n"
+        "free: lower replay_size, batch_size, atoms or the network's sizes, or the number of agents or --wave\n"
     )
 
     def refusal(free):

@@ -45,14 +45,14 @@ def screen(stderr: bool = False) -> Console:
     return Console(file=stream, highlight=False, soft_wrap=True, markup=False)
 
 
-def list_algorithms(console: Console) -> None:
-    """A table of what each algorithm picks, where no environment has a say."""
+def list_algorithms(console: Console, env: str) -> None:
+    """A table of what each algorithm picks on an environment, or with "" where none has a say."""
     table = Table("algorithm", "head", "target", "replay", "network", "exploration", "n", box=None, pad_edge=False)
     for name in ALGORITHMS:
-        config, hyper = defaults(name, "")
-        target = "double" if config.double else config.target
-        explores = hyper.epsilon_start > 0 or config.exploration == "ladder"
-        exploration = config.exploration if explores or config.exploration == "member" else "noise"
+        config, hyper = defaults(name, env)
+        target = config.target + ", double" * config.double
+        by_noise = config.noisy and config.exploration == "epsilon_greedy" and hyper.epsilon_start == 0
+        exploration = "noise" if by_noise else config.exploration
         replay = f"{config.replay}, {config.unroll_length} rows" if config.unroll_length > 1 else config.replay
         table.add_row(name, config.head, target, replay, _network(config), exploration, str(config.n_step))
     console.width = max(console.width, 132)  # a pipe has no width to respect

@@ -56,5 +56,5 @@ def require(wanted: int, what: str, devices: int = 1) -> None:
     if wanted > free:
         raise Agreed(  # for what is free is agreed upon
             f"{what} needs {wanted:,} bytes ({human(wanted)}) and {free:,} ({human(free)}) are free: "
-            "lower replay_size or the network's sizes, or the number of agents or --wave"
+            "lower replay_size, batch_size, atoms or the network's sizes, or the number of agents or --wave"
         )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import tyro
 
 from ..config import Config, ConfigError, Hyper
-from ..presets import defaults
+from ..presets import ELSEWHERE, defaults
 from .checks import check_options, flag
 
 PROGRAM = "python -m jdqn.run"
@@ -127,6 +127,7 @@ def parse(arguments: list[str]) -> Options:
         ConfigError: one sentence that names a flag.
         SystemExit: what tyro refuses, which has said so: unknown flags, and words that are no choice.
     """
+    _check_names(arguments)
     _check_numbers(arguments)
     first = argparse.ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--env", default=Options.env)
@@ -151,6 +152,19 @@ def parse(arguments: list[str]) -> Options:
     )
     check_options(options)
     return options
+
+
+def flags_of(arguments: list[str]) -> dict[str, str]:
+    """The flags that are given, as written but for underscores -> the field of each: --no-double -> double."""
+    words = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
+    return {word: word.removeprefix("--").removeprefix("no-").replace("-", "_") for word in words}
+
+
+def _check_names(arguments: list[str]) -> None:
+    """Refuse names that other trainers have for a setting; tyro knows what is near to what was written."""
+    for word, name in flags_of(arguments).items():
+        if name in ELSEWHERE:
+            raise ConfigError(f"{word} is called {flag(ELSEWHERE[name])} here")
 
 
 def _check_numbers(arguments: list[str]) -> None:
@@ -183,6 +197,8 @@ def _refuse_number(name: str, word: str) -> None:
     what = ("whole number" if kind is int else "number") + "s" * several
     meant = float(word) if _reads(float, word) else math.nan
     advice = f": write {meant:.0f}" if meant.is_integer() and abs(meant) < 2**31 else ""
+    if several and "," in word:
+        advice = f": write {word.replace(',', ' ')[:80]}"
     raise ConfigError(f"{name} takes {what if several else f'a {what}'}, got {word[:80] or repr(word)}{advice}")
 
 

@@ -10,11 +10,12 @@ import jax
 import xxhash
 
 from ..config import ConfigError
+from ..effects import explores, idle
 from ..envs import Env
 from . import devices
 from .checks import check_debug, check_plans, flag
 from .folder import RunFolder
-from .options import Options
+from .options import Options, flags_of
 from .plan import CHANGEABLE, Plan, read_plans
 from .processes import Agreed, agree, several
 from .program import Run
@@ -119,10 +120,9 @@ def resume(options: Options, arguments: list[str]) -> Session:
     Raises:
         ConfigError: there is none, its files are damaged, another flag is given, or what may change cannot be so.
     """
-    given = [a.split("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
-    names = [word.removeprefix("--no-" if word.startswith("--no-") else "--").replace("-", "_") for word in given]
-    changed = [name for name in MAY_CHANGE if name in names]
-    for word, name in zip(given, names, strict=True):
+    given = flags_of(arguments)
+    changed = [name for name in MAY_CHANGE if name in given.values()]
+    for word, name in given.items():
         if name not in MAY_CHANGE and word not in ("--resume", *WHERE):
             may = ", ".join(map(flag, MAY_CHANGE))
             raise ConfigError(
@@ -141,9 +141,26 @@ def resume(options: Options, arguments: list[str]) -> Session:
     return Session(folder, plans, wanted, longer="total_steps" in changed)
 
 
-def taught_nothing(session: Session) -> str:
+def remarks(session: Session, arguments: list[str]) -> list[str]:
+    """What goes on all the same, and should be known: settings without effect, and agents that learn nothing new."""
+    if session.longer:
+        return [sentence for sentence in [_taught_nothing(session)] if sentence]
+    found, plans = list[str](), session.plans
+    without = [idle(plan.config, plan.hyper) for plan in plans]
+    for word, name in flags_of(arguments).items():
+        if all(name in effects for effects in without):
+            found.append(f"{word} changes nothing here: it belongs to {without[0][name]}")
+    if not all(explores(plan.config, plan.hyper) for plan in plans):
+        found.append(
+            "nothing explores after the warm-up, for epsilon is 0 and no layer noisy: raise --epsilon-end, or give "
+            "--noisy"
+        )
+    return found
+
+
+def _taught_nothing(session: Session) -> str:
     """What is to be said of steps beyond the schedule of a run that goes on for longer; nothing if they teach."""
-    for plan in session.plans if session.longer else ():
+    for plan in session.plans:
         for k in range(plan.agents):
             hyper = plan.hyper_of(k)
             if hyper.learning_rate_final_fraction == 0 and hyper.learning_rate_steps < plan.config.total_steps:

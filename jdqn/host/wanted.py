@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..config import Config, ConfigError, Hyper, ticks_per_iteration, total_iterations, warm_up_iterations
+from ..effects import idle
 from ..evolution import LINEAR, scale
 from ..validation import validate_config, validate_hyper
 from . import sweep
@@ -60,6 +61,7 @@ def plans_of(options: Options) -> list[Plan]:
     if options.pbt_every:
         found = [dataclasses.replace(part, evolution=_evolution(options, part, several)) for part in found]
     check_plans(found)
+    _refuse_idle(several, found)
     return found
 
 
@@ -106,6 +108,17 @@ def _refuse_equals(several: dict[str, tuple]) -> None:
         for k, value in enumerate(listed):
             if trained[k] in trained[:k]:
                 raise ConfigError(f"{flag(name)} has the value {text(value)} twice: give every value once")
+
+
+def _refuse_idle(several: dict[str, tuple], plans: list[Plan]) -> None:
+    """Refuse to compare agents that are all the same."""
+    without = [idle(plan.config, plan.hyper) for plan in plans]
+    for name in several:
+        if all(name in effects for effects in without):
+            raise ConfigError(
+                f"{flag(name)} belongs to {without[0][name]}, and its values would all train the same agent: give it "
+                "one value, or choose that"
+            )
 
 
 def _evolution(options: Options, plan: Plan, several: dict[str, tuple]) -> Evolution:
