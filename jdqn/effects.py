@@ -1,15 +1,21 @@
 """Which settings change nothing, because what they belong to was not chosen, and what else a run would not notice."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from .config import Config, Hyper
 
-PRIORITIES = ("priority_exponent", "importance_exponent", "importance_final_exponent", "importance_steps")
-# Settings, whether they do something, and what they belong to in the words of a sentence.
+PRIORITIES = ("priority_exponent", "importance_exponent", "importance_final_exponent")
+# Settings, whether they do something (more than round otherwise), and what they belong to in the words of a sentence.
 BELONGS: list[tuple[tuple[str, ...], Callable[[Config, Hyper], bool], str]] = [
     (PRIORITIES, lambda c, _: c.replay == "prioritised", "replay=prioritised"),
+    (
+        ("importance_steps",),
+        lambda c, h: c.replay == "prioritised" and _differ(h.importance_exponent, h.importance_final_exponent),
+        "replay=prioritised with an importance_final_exponent that is not importance_exponent",
+    ),
     (
         ("sequence_max_fraction",),
         lambda c, _: c.replay == "prioritised" and c.unroll_length > 1,
@@ -27,9 +33,14 @@ BELONGS: list[tuple[tuple[str, ...], Callable[[Config, Hyper], bool], str]] = [
     (("softmax_temperature",), lambda c, _: c.exploration == "softmax", "exploration=softmax"),
     (("ladder_base", "ladder_exponent"), lambda c, _: c.exploration == "ladder", "exploration=ladder"),
     (
-        ("epsilon_start", "epsilon_end", "epsilon_steps"),
+        ("epsilon_start", "epsilon_end"),
         lambda c, _: c.exploration != "ladder",
         "exploration=epsilon_greedy, softmax or member",
+    ),
+    (
+        ("epsilon_steps",),
+        lambda c, h: c.exploration != "ladder" and _differ(h.epsilon_start, h.epsilon_end),
+        "exploration=epsilon_greedy, softmax or member with an epsilon_end that is not epsilon_start",
     ),
     (("core_size",), lambda c, _: c.core != "none", "core=gru or lstm"),
     (("hidden_sizes",), lambda c, _: c.network != "tabular", "a network that is not tabular"),
@@ -44,10 +55,15 @@ BELONGS: list[tuple[tuple[str, ...], Callable[[Config, Hyper], bool], str]] = [
     (("optimizer_epsilon",), lambda c, _: c.optimizer != "sgd", "an optimizer that is not sgd"),
     (
         ("learning_rate_schedule", "learning_rate_steps"),
-        lambda _, h: bool(np.any(np.asarray(h.learning_rate_final_fraction) != 1)),
+        lambda _, h: _differ(h.learning_rate_final_fraction, 1),
         "a learning_rate_final_fraction below 1",
     ),
 ]
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Of some agent; numbers, or one for each."""
+    return bool(np.any(np.asarray(one) != np.asarray(other)))
 
 
 def idle(config: Config, hyper: Hyper) -> dict[str, str]:
@@ -56,6 +72,6 @@ def idle(config: Config, hyper: Hyper) -> dict[str, str]:
 
 
 def explores(config: Config, hyper: Hyper) -> bool:
-    """Whether every agent explores once its warm-up is over: by epsilon, noise, softmax or members."""
-    epsilon = np.maximum(np.asarray(hyper.epsilon_start), np.asarray(hyper.epsilon_end))
-    return config.exploration != "epsilon_greedy" or config.noisy or bool(np.all(epsilon > 0))
+    """Whether some agent explores once its warm-up is over: by epsilon, noise, softmax or members."""
+    by_epsilon = _differ(hyper.epsilon_start, 0) or _differ(hyper.epsilon_end, 0)
+    return by_epsilon or config.exploration != "epsilon_greedy" or config.noisy

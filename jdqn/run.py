@@ -53,13 +53,16 @@ def main(arguments: list[str]) -> int:
             meet(options.coordinator, options.num_hosts, options.host_index)
             console.quiet = not first()
         if options.list:
-            list_algorithms(console, options.env if "--env" in flags_of(arguments) else "")
+            env = options.env if "--env" in flags_of(arguments) else ""
+            if env:
+                envs.make(env)  # which refuses what is none
+            list_algorithms(console, env)
             return 0
         (now,) = agree(time.time())
         with together():
             session = resume(options, arguments) if options.resume else begin(options, now)
         refuse_other_settings(session, options)
-        for sentence in remarks(session, arguments):
+        for sentence in remarks(session, options, arguments):
             warn(sentence)
         again = f"go on with python -m jdqn.run --resume {session.folder.path}"
         keep_compiled(options.compilation_cache)

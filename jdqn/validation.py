@@ -167,8 +167,11 @@ def _check_lengths(config: Config) -> None:
     """Refuse a run or a replay that is too short."""
     warm_up = warm_up_iterations(config)
     if warm_up >= total_iterations(config):
-        segment = config.replay != "last_rollout" and segment_length(config) * config.num_envs >= config.warm_up_steps
-        lower = "num_envs, n_step, unroll_length or burn_in, for it fills a segment" if segment else "warm_up_steps"
+        asked = -(-config.warm_up_steps // config.num_envs)
+        segment = 0 if config.replay == "last_rollout" else segment_length(config)
+        lower = "warm_up_steps" if asked > segment else "num_envs, n_step, unroll_length, burn_in or frame_stack"
+        if config.rollout_length > max(asked, segment):
+            lower = "rollout_length or num_envs"
         raise ConfigError(
             f"warm-up takes {warm_up * ticks_per_iteration(config)} steps and leaves none of the "
             f"{config.total_steps} to learn in: raise total_steps or lower {lower}"

@@ -146,3 +146,5 @@ def test_the_list_of_an_environment_is_what_is_picked_there(capsys):
     assert main(["--list", "--env", "CartPole-v1"]) == 0
     picked = {line.split()[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]}
     assert [picked[name] for name in ("dqn", "nstep", "apex")] == ["10", "3", "10"]
+    assert main(["--list", "--env", "CartPol"]) == 2
+    assert "unknown environment CartPol: did you mean CartPole-v1" in capsys.readouterr().err

@@ -414,8 +414,9 @@ def test_the_learning_rate_falls_over_the_run():
     ("settings", "advice"),
     [
         (dict(warm_up_steps=2_000), "or lower warm_up_steps"),
-        (dict(warm_up_steps=0, n_step=300), "or lower num_envs, n_step, unroll_length or burn_in, for it fills a segm"),
-        (dict(warm_up_steps=0, num_envs=1_024), "or lower num_envs, n_step, unroll_length or burn_in, for it fills a"),
+        (dict(warm_up_steps=0, n_step=300), "or lower num_envs, n_step, unroll_length, burn_in or fr"),
+        (dict(warm_up_steps=10, rollout_length=2_000), "or lower rollout_length or num_envs"),
+        (dict(warm_up_steps=0, num_envs=1_024), "or lower num_envs, n_step, unroll_length, burn_in or "),
     ],
 )
 def test_a_warm_up_that_is_too_long_says_what_makes_it_so(settings, advice):

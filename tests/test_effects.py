@@ -11,6 +11,8 @@ import jdqn
 from jdqn import envs
 from jdqn.config import Hyper
 from jdqn.effects import BELONGS, explores, idle
+from jdqn.host.options import parse
+from jdqn.host.wanted import plans_of
 from jdqn.run import main
 
 ENV = envs.make("Catch-bsuite")  # whose episodes all end within the run
@@ -97,6 +99,19 @@ def test_a_tabular_agent_has_no_widths():
     assert idle(config, hyper)["hidden_sizes"] == "a network that is not tabular"
 
 
+def test_numbers_that_fall_to_where_they_began_have_no_length():
+    for name, field in (("noisy", "epsilon_steps"), ("apex", "importance_steps"), ("r2d2", "importance_steps")):
+        config, hyper = jdqn.preset(name)
+        assert field in idle(config, hyper)
+    noisy, still = jdqn.preset("noisy")
+    assert "epsilon_steps" not in idle(noisy, still._replace(epsilon_end=np.array([0.0, 0.1])))
+
+
+def test_choices_of_image_networks_need_auto():
+    assert "image_network" in idle(jdqn.Config(network="mlp"), Hyper())
+    assert "image_network" not in idle(jdqn.Config(), Hyper())
+
+
 @pytest.mark.parametrize("algorithm", jdqn.ALGORITHMS)
 def test_every_row_explores(algorithm):
     assert explores(*jdqn.preset(algorithm))
@@ -134,11 +149,33 @@ def test_the_program_says_nothing_of_settings_that_work(capsys, tmp_path, monkey
     assert not capsys.readouterr().err
 
 
+def test_a_tabular_agent_is_not_told_of_noise(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("jdqn.run.train", lambda *_: None)
+    flags = "--env FrozenLake-misc --algo q_learning --epsilon-start 0 --epsilon-end 0"
+    assert main([*flags.split(), "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().err.endswith("raise --epsilon-end\n")
+
+
+@pytest.mark.parametrize("flags", ["--epsilon-end 0 0.05", "--epsilon-end 0 --exploration epsilon_greedy softmax"])
+def test_a_sweep_with_agents_that_do_not_explore_is_no_matter(flags, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("jdqn.run.train", lambda *_: None)
+    assert main([*RUN, "--epsilon-start", "0", *flags.split(), "--out", str(tmp_path / "run")]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_what_the_draws_of_a_sweep_have_not_met_is_no_matter():
+    """All three draws of this seed have uniform replay."""
+    flags = "--sweep random --samples 3 --seed 34 --replay uniform prioritised --priority-exponent 0.2 0.9"
+    assert {plan.config.replay for plan in plans_of(parse([*RUN, *flags.split()]))} == {"uniform"}
+    with pytest.raises(jdqn.ConfigError, match=r"^the values of --priority-exponent all train the same agent"):
+        plans_of(parse([*RUN, "--sweep", "random", "--priority-exponent", "0.2", "0.9"]))
+
+
 def test_agents_that_would_all_be_the_same_are_no_sweep(capsys):
     assert main([*RUN, "--priority-exponent", "0.3", "0.9"]) == 2
     assert capsys.readouterr().err == (
-        "error: --priority-exponent belongs to replay=prioritised, and its values would all train the same agent: give "
+        "error: the values of --priority-exponent all train the same agent, for it belongs to replay=prioritised: give "
         "it one value, or choose that\n"
     )
     assert main([*RUN, "--core-size", "32", "64"]) == 2
-    assert "error: --core-size belongs to core=gru or lstm" in capsys.readouterr().err
+    assert "--core-size all train the same agent, for it belongs to core=gru or lstm: " in capsys.readouterr().err

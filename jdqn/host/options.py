@@ -105,7 +105,7 @@ class Options:
     compilation_cache: str = "~/.cache/jdqn"
     """Where compiled programs are kept for the next run; none to keep nothing."""
     list: bool = False
-    """Print what each algorithm picks, and do nothing else."""
+    """Print what each algorithm picks, with --env on that environment, and do nothing else."""
     config: tyro.conf.OmitArgPrefixes[Configs] = dataclasses.field(default_factory=Configs)
     hyper: tyro.conf.OmitArgPrefixes[Hypers] = dataclasses.field(default_factory=Hypers)
 
@@ -197,8 +197,10 @@ def _refuse_number(name: str, word: str) -> None:
     what = ("whole number" if kind is int else "number") + "s" * several
     meant = float(word) if _reads(float, word) else math.nan
     advice = f": write {meant:.0f}" if meant.is_integer() and abs(meant) < 2**31 else ""
-    if several and "," in word:
-        advice = f": write {word.replace(',', ' ')[:80]}"
+    if re.fullmatch(r"\d{1,3}(,\d{3})+", word):
+        advice = f": write {word.replace(',', '')[:80]}"
+    elif several and "," in word and all(_reads(kind, piece) for piece in word.split(",")):
+        advice = ": put spaces between them"
     raise ConfigError(f"{name} takes {what if several else f'a {what}'}, got {word[:80] or repr(word)}{advice}")
 
 

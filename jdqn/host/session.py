@@ -141,26 +141,26 @@ def resume(options: Options, arguments: list[str]) -> Session:
     return Session(folder, plans, wanted, longer="total_steps" in changed)
 
 
-def remarks(session: Session, arguments: list[str]) -> list[str]:
+def remarks(session: Session, options: Options, arguments: list[str]) -> list[str]:
     """What goes on all the same, and should be known: settings without effect, and agents that learn nothing new."""
-    if session.longer:
+    if options.resume:
         return [sentence for sentence in [_taught_nothing(session)] if sentence]
     found, plans = list[str](), session.plans
     without = [idle(plan.config, plan.hyper) for plan in plans]
     for word, name in flags_of(arguments).items():
         if all(name in effects for effects in without):
             found.append(f"{word} changes nothing here: it belongs to {without[0][name]}")
-    if not all(explores(plan.config, plan.hyper) for plan in plans):
+    if not any(explores(plan.config, plan.hyper) for plan in plans):
+        noisy = ", or give --noisy" * all(plan.config.network != "tabular" for plan in plans)
         found.append(
-            "nothing explores after the warm-up, for epsilon is 0 and no layer noisy: raise --epsilon-end, or give "
-            "--noisy"
+            f"nothing explores after the warm-up, for epsilon is 0 and no layer noisy: raise --epsilon-end{noisy}"
         )
     return found
 
 
 def _taught_nothing(session: Session) -> str:
     """What is to be said of steps beyond the schedule of a run that goes on for longer; nothing if they teach."""
-    for plan in session.plans:
+    for plan in session.plans if session.longer else ():
         for k in range(plan.agents):
             hyper = plan.hyper_of(k)
             if hyper.learning_rate_final_fraction == 0 and hyper.learning_rate_steps < plan.config.total_steps:

@@ -61,7 +61,8 @@ def plans_of(options: Options) -> list[Plan]:
     if options.pbt_every:
         found = [dataclasses.replace(part, evolution=_evolution(options, part, several)) for part in found]
     check_plans(found)
-    _refuse_idle(several, found)
+    if not draw or not sweep.CONFIG & several.keys():  # else choices were drawn, and others might have been
+        _refuse_idle(several, found)
     return found
 
 
@@ -116,7 +117,7 @@ def _refuse_idle(several: dict[str, tuple], plans: list[Plan]) -> None:
     for name in several:
         if all(name in effects for effects in without):
             raise ConfigError(
-                f"{flag(name)} belongs to {without[0][name]}, and its values would all train the same agent: give it "
+                f"the values of {flag(name)} all train the same agent, for it belongs to {without[0][name]}: give it "
                 "one value, or choose that"
             )
 
