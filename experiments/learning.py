@@ -65,7 +65,7 @@ TASKS = {
     ),
     "acrobot": Task(
         "Acrobot", "--env Acrobot-v1", FAMILY,
-        "-85 or more at 500,000 steps; ours are 100,000, of btr 200,000, of the two PQN 500,000",
+        "-85 or more at 500,000 steps; ours are 100,000, of apex and btr 200,000, of the two PQN 500,000",
     ),
     "catch": Task("Catch", "--env Catch-bsuite", FAMILY, "0.95 or more"),
     "memory": Task(

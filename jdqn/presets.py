@@ -125,7 +125,7 @@ PAIRS: dict[tuple[str, str], dict[str, Any]] = {
         core_size=128, **ACROBOT_PQN | dict(updates=48, epsilon_steps=250_000.0, learning_rate=5e-4)
     ),
     ("Acrobot-v1", "qrdqn"): dict(atoms=16),
-    ("Acrobot-v1", "apex"): dict(updates=8),
+    ("Acrobot-v1", "apex"): dict(total_steps=200_000, updates=8),
     ("Acrobot-v1", "r2d2"): dict(core_size=64),
     ("Acrobot-v1", "btr"): dict(total_steps=200_000, atoms=4, learning_rate=2e-3),
     ("MountainCar-v0", "munchausen"): dict(updates=4),
