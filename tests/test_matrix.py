@@ -56,8 +56,8 @@ REFUSED: dict[frozenset, str] = {
     frozenset(zip(axes, values, strict=True)): sentence
     for sentence, axes, *said_of in [
         ("no streams to duel, no layers to make noisy", ("network", "last"), ["tabular"], list(AXES["last"])[1:]),
-        ("to normalise or to put a core behind: drop", ("network", "norm"), ["tabular"], ["layer_norm"]),
-        ("to put a core behind: drop dueling, noisy", ("network", "core"), ["tabular"], ["gru", "lstm"]),
+        ("to normalise or to put a core behind: switch", ("network", "norm"), ["tabular"], ["layer_norm"]),
+        ("to put a core behind: switch dueling, noisy", ("network", "core"), ["tabular"], ["gru", "lstm"]),
         ("head={head} reads features, and a tabular network has none", ("network", "head"), ["tabular"], CHOOSES),
         ("needs one one-hot state, not a stack of 3", ("network", "frames"), ["tabular"], ["stack"]),
         ("needs a one-hot state, bool [states]", ("network", "torso"), ["tabular"], list(AXES["torso"])[1:]),
