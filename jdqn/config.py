@@ -151,9 +151,13 @@ def ticks_per_iteration(config: Config) -> int:
 
 def warm_up_iterations(config: Config) -> int:
     """Iterations that only collect: enough for warm_up_steps and, where replay draws segments, for a whole one."""
-    least = 0 if config.replay == "last_rollout" else segment_length(config)
-    rows = max(-(-config.warm_up_steps // config.num_envs), least)
-    return -(-rows // config.rollout_length)
+    return -(-max(warm_up_rows(config)) // config.rollout_length)
+
+
+def warm_up_rows(config: Config) -> tuple[int, int]:
+    """Rows of every environment that warm_up_steps ask for, and those that a segment does where replay draws some."""
+    segment = 0 if config.replay == "last_rollout" else segment_length(config)
+    return -(-config.warm_up_steps // config.num_envs), segment
 
 
 def total_iterations(config: Config) -> int:

@@ -1,4 +1,4 @@
-"""Which settings change nothing, because what they belong to was not chosen, and what else a run would not notice."""
+"""Which settings change nothing, because what they belong to was not chosen, and whether anything explores."""
 
 from collections.abc import Callable
 from typing import Any

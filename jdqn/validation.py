@@ -17,6 +17,7 @@ from .config import (
     ticks_per_iteration,
     total_iterations,
     warm_up_iterations,
+    warm_up_rows,
 )
 
 MAY_BE_ZERO = ("warm_up_steps", "burn_in", "target_period")
@@ -167,8 +168,7 @@ def _check_lengths(config: Config) -> None:
     """Refuse a run or a replay that is too short."""
     warm_up = warm_up_iterations(config)
     if warm_up >= total_iterations(config):
-        asked = -(-config.warm_up_steps // config.num_envs)
-        segment = 0 if config.replay == "last_rollout" else segment_length(config)
+        asked, segment = warm_up_rows(config)
         lower = "warm_up_steps" if asked > segment else "num_envs, n_step, unroll_length, burn_in or frame_stack"
         if config.rollout_length > max(asked, segment):
             lower = "rollout_length or num_envs"

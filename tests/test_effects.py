@@ -120,6 +120,18 @@ def test_every_row_explores(algorithm):
 RUN = ["--env", "Catch-bsuite", "--total-steps", "1100", "--warm-up-steps", "1000", "--episodes", "2"]
 
 
+@pytest.fixture
+def warned(monkeypatch, capsys, tmp_path):
+    """Of flags, what the program says before it trains."""
+    monkeypatch.setattr("jdqn.run.train", lambda *_: None)
+
+    def of(flags):
+        assert main([*RUN, *flags.split(), "--out", str(tmp_path / "run")]) == 0
+        return capsys.readouterr().err
+
+    return of
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -136,31 +148,24 @@ RUN = ["--env", "Catch-bsuite", "--total-steps", "1100", "--warm-up-steps", "100
         ),
     ],
 )
-def test_the_program_says_what_changes_nothing(flags, told, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("jdqn.run.train", lambda *_: None)
-    assert main([*RUN, *flags.split(), "--out", str(tmp_path / "run")]) == 0
-    assert capsys.readouterr().err.splitlines() == [f"warning: {told}"]
+def test_the_program_says_what_changes_nothing(flags, told, warned):
+    assert warned(flags) == f"warning: {told}\n"
 
 
-def test_the_program_says_nothing_of_settings_that_work(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("jdqn.run.train", lambda *_: None)
-    flags = "--algo rainbow --priority-exponent 0.3 --atoms 11 --epsilon-end 0.1 --no-noisy --learning-rate 1e-3"
-    assert main([*RUN, *flags.split(), "--out", str(tmp_path / "run")]) == 0
-    assert not capsys.readouterr().err
+def test_the_program_says_nothing_of_settings_that_work(warned):
+    assert not warned(
+        "--algo rainbow --priority-exponent 0.3 --atoms 11 --epsilon-end 0.1 --no-noisy --learning-rate 1e-3"
+    )
 
 
-def test_a_tabular_agent_is_not_told_of_noise(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("jdqn.run.train", lambda *_: None)
+def test_a_tabular_agent_is_not_told_of_noise(warned):
     flags = "--env FrozenLake-misc --algo q_learning --epsilon-start 0 --epsilon-end 0"
-    assert main([*flags.split(), "--out", str(tmp_path / "run")]) == 0
-    assert capsys.readouterr().err.endswith("raise --epsilon-end\n")
+    assert warned(flags).endswith("raise --epsilon-end\n")
 
 
 @pytest.mark.parametrize("flags", ["--epsilon-end 0 0.05", "--epsilon-end 0 --exploration epsilon_greedy softmax"])
-def test_a_sweep_with_agents_that_do_not_explore_is_no_matter(flags, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("jdqn.run.train", lambda *_: None)
-    assert main([*RUN, "--epsilon-start", "0", *flags.split(), "--out", str(tmp_path / "run")]) == 0
-    assert not capsys.readouterr().err
+def test_a_sweep_with_agents_that_do_not_explore_is_no_matter(flags, warned):
+    assert not warned(f"--epsilon-start 0 {flags}")
 
 
 def test_what_the_draws_of_a_sweep_have_not_met_is_no_matter():

@@ -24,9 +24,11 @@ from jdqn.config import ConfigError
 from jdqn.host import arrays, debug, devices, manifest, session
 from jdqn.host.checkpoint import Checkpoints
 from jdqn.host.folder import RunFolder
+from jdqn.host.health import begin_again
 from jdqn.host.options import parse
 from jdqn.host.plan import Plan
 from jdqn.host.program import Run
+from jdqn.host.wanted import plans_of
 from jdqn.presets import ALGORITHMS
 from jdqn.run import main
 
@@ -353,6 +355,25 @@ def test_a_sick_agent_is_named_and_left_out(tmp_path, capsys, healthy):
     assert [one["agent"] for one in found["non_finite"]] == [1]
     assert of_agent(path, 0) == healthy
     json.loads((path / "result.json").read_text(), parse_constant=pytest.fail)  # strict JSON
+
+
+def test_an_agent_that_begins_again_has_a_key_of_its_own():
+    """None that the agent which died was made of, and another one each time."""
+    (plan,) = plans_of(parse(["--seeds", "2"]))
+
+    def keys():  # new ones: a key is used once
+        return jax.vmap(jax.random.key)(jnp.arange(2))
+
+    def numbers(keys):
+        return [tuple(x) for x in jax.random.key_data(keys).tolist()]
+
+    used, sick = numbers(jax.random.split(keys()[1], 64)), []
+    for steps in (1000, 2000, 3000):
+        sick.append({"agent": 1, "env_steps": steps, "done": "restarted"})
+        well, other = numbers(begin_again(keys(), sick, plan))
+        assert well == numbers(keys())[0]
+        used.append(other)
+    assert len(set(used)) == 64 + 3
 
 
 @pytest.mark.slow

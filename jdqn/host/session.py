@@ -10,7 +10,7 @@ import jax
 import xxhash
 
 from ..config import ConfigError
-from ..effects import explores, idle
+from ..effects import explores
 from ..envs import Env
 from . import devices
 from .checks import check_debug, check_plans, flag
@@ -19,6 +19,7 @@ from .options import Options, flags_of
 from .plan import CHANGEABLE, Plan, read_plans
 from .processes import Agreed, agree, several
 from .program import Run
+from .sweep import idle_in_all
 from .wanted import plans_of
 
 WHERE = ("--devices", "--distributed", "--coordinator", "--num-hosts", "--host-index", "--compilation-cache")
@@ -144,12 +145,12 @@ def resume(options: Options, arguments: list[str]) -> Session:
 def remarks(session: Session, options: Options, arguments: list[str]) -> list[str]:
     """What goes on all the same, and should be known: settings without effect, and agents that learn nothing new."""
     if options.resume:
-        return [sentence for sentence in [_taught_nothing(session)] if sentence]
-    found, plans = list[str](), session.plans
-    without = [idle(plan.config, plan.hyper) for plan in plans]
-    for word, name in flags_of(arguments).items():
-        if all(name in effects for effects in without):
-            found.append(f"{word} changes nothing here: it belongs to {without[0][name]}")
+        return _taught_nothing(session)
+    plans, given = session.plans, flags_of(arguments)
+    without = idle_in_all(plans)
+    found = [
+        f"{word} changes nothing here: it belongs to {without[name]}" for word, name in given.items() if name in without
+    ]
     if not any(explores(plan.config, plan.hyper) for plan in plans):
         noisy = ", or give --noisy" * all(plan.config.network != "tabular" for plan in plans)
         found.append(
@@ -158,18 +159,18 @@ def remarks(session: Session, options: Options, arguments: list[str]) -> list[st
     return found
 
 
-def _taught_nothing(session: Session) -> str:
-    """What is to be said of steps beyond the schedule of a run that goes on for longer; nothing if they teach."""
+def _taught_nothing(session: Session) -> list[str]:
+    """What is to be said of steps beyond the schedule of a run that goes on for longer; none if they teach."""
     for plan in session.plans if session.longer else ():
         for k in range(plan.agents):
             hyper = plan.hyper_of(k)
             if hyper.learning_rate_final_fraction == 0 and hyper.learning_rate_steps < plan.config.total_steps:
-                return (
+                return [
                     f"the schedule of this run has let the learning rate fall to 0 by step "
                     f"{hyper.learning_rate_steps:,.0f}, and what is trained beyond that teaches nothing: start a run "
                     f"of {plan.config.total_steps:,} steps instead, or one with --learning-rate-final-fraction above 0"
-                )
-    return ""
+                ]
+    return []
 
 
 def write_plans(session: Session) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import Config, ConfigError, Hyper
+from ..effects import idle
 from ..evolution import scale
 from .checks import flag
 from .plan import Plan
@@ -86,6 +87,12 @@ def swept(parts: list[Plan]) -> list[str]:
         if any(getattr(part.config, name) != getattr(first.config, name) for part in parts)
     ]  # fmt: skip
     return names + [name for name in Hyper._fields if any(isinstance(getattr(p.hyper, name), tuple) for p in parts)]
+
+
+def idle_in_all(parts: list[Plan]) -> dict[str, str]:
+    """Name of each setting that changes nothing in any of `parts` -> what it belongs to."""
+    first, *others = (idle(part.config, part.hyper) for part in parts)
+    return {name: owner for name, owner in first.items() if all(name in other for other in others)}
 
 
 def compared(parts: list[Plan]) -> list[str]:

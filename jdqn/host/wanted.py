@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..config import Config, ConfigError, Hyper, ticks_per_iteration, total_iterations, warm_up_iterations
-from ..effects import idle
 from ..evolution import LINEAR, scale
 from ..validation import validate_config, validate_hyper
 from . import sweep
@@ -113,11 +112,11 @@ def _refuse_equals(several: dict[str, tuple]) -> None:
 
 def _refuse_idle(several: dict[str, tuple], plans: list[Plan]) -> None:
     """Refuse to compare agents that are all the same."""
-    without = [idle(plan.config, plan.hyper) for plan in plans]
+    without = sweep.idle_in_all(plans)
     for name in several:
-        if all(name in effects for effects in without):
+        if name in without:
             raise ConfigError(
-                f"the values of {flag(name)} all train the same agent, for it belongs to {without[0][name]}: give it "
+                f"the values of {flag(name)} all train the same agent, for it belongs to {without[name]}: give it "
                 "one value, or choose that"
             )
 
